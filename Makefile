@@ -13,7 +13,7 @@ SCALE ?= 0.01
 .PHONY: help run build build-edge build-engine test test-rust test-go test-e2e test-differential fuzz lint fmt gen bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Build what is missing, make sample data and serve it on 127.0.0.1:8080
 	@.ci/serve-sample $(SCALE)

@@ -48,80 +48,20 @@ const fn station(
 }
 
 const STATIONS: [Station; 8] = [
-    station(
-        "BOS",
-        "Boston",
-        "MA",
-        "02128",
-        ("42.361", "-71.01", Some("6")),
-        (-12, 231),
-    ),
-    station(
-        "BTV",
-        "Burlington",
-        "VT",
-        "05403",
-        ("44.468", "-73.15", Some("101.2")),
-        (-68, 215),
-    ),
-    station(
-        "DEN",
-        "Denver",
-        "CO",
-        "80249",
-        ("39.833", "-104.658", Some("1655.5")),
-        (2, 238),
-    ),
-    station(
-        "MIA",
-        "Miami",
-        "FL",
-        "33126",
-        ("25.788", "-80.317", Some("8.8")),
-        (202, 291),
-    ),
-    station(
-        "ORD",
-        "Chicago \"O'Hare\"",
-        "IL",
-        "60666",
-        ("41.96", "-87.932", Some("204.8")),
-        (-38, 236),
-    ),
-    station(
-        "PDX",
-        "Portland",
-        "OR",
-        "97218",
-        ("45.591", "-122.6", None),
-        (48, 214),
-    ),
-    station(
-        "PWM",
-        "Portland, Maine",
-        "ME",
-        "04102",
-        ("43.642", "-70.304", Some("19")),
-        (-47, 208),
-    ),
-    station(
-        "SJU",
-        "San Juan",
-        "PR",
-        "00979",
-        ("18.433", "-66.011", None),
-        (252, 286),
-    ),
+    station("BOS", "Boston", "MA", "02128", ("42.361", "-71.01", Some("6")), (-12, 231)),
+    station("BTV", "Burlington", "VT", "05403", ("44.468", "-73.15", Some("101.2")), (-68, 215)),
+    station("DEN", "Denver", "CO", "80249", ("39.833", "-104.658", Some("1655.5")), (2, 238)),
+    station("MIA", "Miami", "FL", "33126", ("25.788", "-80.317", Some("8.8")), (202, 291)),
+    station("ORD", "Chicago \"O'Hare\"", "IL", "60666", ("41.96", "-87.932", Some("204.8")), (-38, 236)),
+    station("PDX", "Portland", "OR", "97218", ("45.591", "-122.6", None), (48, 214)),
+    station("PWM", "Portland, Maine", "ME", "04102", ("43.642", "-70.304", Some("19")), (-47, 208)),
+    station("SJU", "San Juan", "PR", "00979", ("18.433", "-66.011", None), (252, 286)),
 ];
 
 /// Writes both files into the folder.
 pub(crate) fn write(folder: &Path) -> Result<()> {
-    write_whole(folder, "stations.json", |out| {
-        Ok(out.write_all(stations_json().as_bytes())?)
-    })?;
-    write_whole(folder, "weather.csv", |out| {
-        Ok(out.write_all(weather_csv().as_bytes())?)
-    })
+    write_whole(folder, "stations.json", |out| Ok(out.write_all(stations_json().as_bytes())?))?;
+    write_whole(folder, "weather.csv", |out| Ok(out.write_all(weather_csv().as_bytes())?))
 }
 
 fn stations_json() -> String {
@@ -140,11 +80,7 @@ fn station_json((number, station): (usize, &Station)) -> String {
         sensors.push_str(r#",{"kind":"anemometer","unit":"km/h","accuracy":2}"#);
     }
     // A key that is missing, not null: readers have to fill it in.
-    let retired = if station.id == "BTV" {
-        r#","retired":"2024-09-30""#
-    } else {
-        ""
-    };
+    let retired = if station.id == "BTV" { r#","retired":"2024-09-30""# } else { "" };
     format!(
         r#"  {{"id":"{}","name":"{name}","address":{{"state":"{}","zip":"{}"}},"location":{{"lat":{},"lon":{},"elevation_m":{elevation}}},"sensors":[{sensors}]{retired}}}"#,
         station.id, station.state, station.zip, station.lat, station.lon
@@ -172,9 +108,7 @@ fn weather_csv() -> String {
 fn push_day(csv: &mut String, station: &Station, date: (u32, u32, i32), dice: &mut Dice) {
     let (month, day, day_of_year) = date;
     // A straight line up to the end of July and down again: integers only, so that every machine agrees.
-    let from_peak = (day_of_year - 205)
-        .abs()
-        .min(366 - (day_of_year - 205).abs());
+    let from_peak = (day_of_year - 205).abs().min(366 - (day_of_year - 205).abs());
     let mean = station.summer - (station.summer - station.winter) * from_peak / 183;
     let high = mean + 30 + dice.roll(60);
     let low = mean - 30 - dice.roll(60);
@@ -187,11 +121,7 @@ fn push_day(csv: &mut String, station: &Station, date: (u32, u32, i32), dice: &m
         (false, _) => "clear",
     };
     let gap = dice.roll(50) == 0;
-    let temperatures = if gap {
-        ",".to_owned()
-    } else {
-        format!("{},{}", tenths(high), tenths(low))
-    };
+    let temperatures = if gap { ",".to_owned() } else { format!("{},{}", tenths(high), tenths(low)) };
     let note = match (gap, rain > 200) {
         (true, _) => "\"sensor \"\"T1\"\" offline, no reading\"",
         (false, true) => "heavy",
@@ -216,10 +146,7 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: i32) -> i32 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         i32::try_from(self.0 >> 40).unwrap_or_default() % sides
     }
 }
@@ -236,10 +163,7 @@ mod tests {
 
     #[test]
     fn tenths_keep_the_sign_below_one() {
-        assert_eq!(
-            [tenths(-3), tenths(0), tenths(127)],
-            ["-0.3", "0.0", "12.7"]
-        );
+        assert_eq!([tenths(-3), tenths(0), tenths(127)], ["-0.3", "0.0", "12.7"]);
     }
 
     #[test]

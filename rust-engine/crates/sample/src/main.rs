@@ -48,13 +48,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("can't make the folder {}", args.out.display()))?;
-    let tables = if args.tables.is_empty() {
-        tpch::Table::ALL.to_vec()
-    } else {
-        args.tables.clone()
-    };
+    std::fs::create_dir_all(&args.out).with_context(|| format!("can't make the folder {}", args.out.display()))?;
+    let tables = if args.tables.is_empty() { tpch::Table::ALL.to_vec() } else { args.tables.clone() };
     for table in tables {
         tpch::write(table, args.scale, &args.out)?;
     }

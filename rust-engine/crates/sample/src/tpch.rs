@@ -12,12 +12,11 @@ use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use tpchgen::generators::{
-    CustomerGenerator, LineItemGenerator, NationGenerator, OrderGenerator, PartGenerator,
-    PartSuppGenerator, RegionGenerator, SupplierGenerator,
+    CustomerGenerator, LineItemGenerator, NationGenerator, OrderGenerator, PartGenerator, PartSuppGenerator,
+    RegionGenerator, SupplierGenerator,
 };
 use tpchgen_arrow::{
-    CustomerArrow, LineItemArrow, NationArrow, OrderArrow, PartArrow, PartSuppArrow, RegionArrow,
-    SupplierArrow,
+    CustomerArrow, LineItemArrow, NationArrow, OrderArrow, PartArrow, PartSuppArrow, RegionArrow, SupplierArrow,
 };
 
 use crate::file::write_whole;
@@ -80,9 +79,7 @@ impl Table {
 
 /// Writes one table at the given scale.
 pub(crate) fn write(table: Table, scale: f64, folder: &Path) -> Result<()> {
-    write_whole(folder, table.file_name(), |out| {
-        fill(out, table.batches(scale))
-    })
+    write_whole(folder, table.file_name(), |out| fill(out, table.batches(scale)))
 }
 
 fn fill(out: &mut BufWriter<File>, batches: Box<dyn RecordBatchReader>) -> Result<()> {
@@ -91,9 +88,7 @@ fn fill(out: &mut BufWriter<File>, batches: Box<dyn RecordBatchReader>) -> Resul
         .set_max_row_group_row_count(Some(ROWS_PER_GROUP))
         .build();
     // Without the embedded Arrow schema the file is one that any other writer could have made.
-    let options = ArrowWriterOptions::new()
-        .with_properties(properties)
-        .with_skip_arrow_metadata(true);
+    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(out, batches.schema(), options)?;
     for batch in batches {
         writer.write(&batch?)?;
