@@ -1,0 +1,175 @@
+// Package app wires the edge: engine, services, REST and gRPC, and brings them up and down in the right order.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
+	"github.com/quern-data/quern/go-api/internal/config"
+	"github.com/quern-data/quern/go-api/internal/engine"
+	"github.com/quern-data/quern/go-api/internal/rest"
+	"github.com/quern-data/quern/go-api/internal/rpc"
+	"github.com/quern-data/quern/go-api/internal/service"
+)
+
+const (
+	readHeaderTimeout  = 10 * time.Second
+	readTimeout        = 60 * time.Second
+	idleTimeout        = 2 * time.Minute
+	maxHeaderBytes     = 1 << 20
+	maxStreamsPerConn  = 250
+	startLimit         = 60 * time.Second
+	engineStopLimit    = 10 * time.Second
+	healthSettleWindow = 100 * time.Millisecond
+)
+
+// Run serves until ctx ends, then drains and returns. It returns early when it can't start.
+func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer) error {
+	backend, err := startEngine(cfg, logger, logs)
+	if err != nil {
+		return err
+	}
+	err = serve(ctx, cfg, logger, backend)
+	return errors.Join(err, backend.stop())
+}
+
+// serve listens before it waits for the engine, so that a port that is taken shows at once.
+func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, backend *backend) error {
+	services := rpc.Services{
+		Tables:  service.NewTables(backend.client, cfg.TimeoutDefault),
+		Queries: service.NewQueries(results{backend.client}, service.Timeouts{Default: cfg.TimeoutDefault, Most: cfg.TimeoutMax}),
+	}
+	var draining atomic.Bool
+	handler, err := rest.NewHandler(ctx, rest.Options{
+		Channel:     services.Channel(),
+		Ready:       func() bool { return !draining.Load() && backend.client.Serving() },
+		Logger:      logger,
+		CORSOrigins: cfg.CORSOrigins,
+		Stall:       cfg.StallTimeout,
+	})
+	if err != nil {
+		return err
+	}
+	httpListener, err := listen(ctx, "http", cfg.HTTP)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(httpListener)
+	grpcListener, err := listen(ctx, "grpc", cfg.GRPC)
+	if err != nil {
+		return err
+	}
+	defer closeQuietly(grpcListener)
+	if err := backend.awaitServing(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+
+	httpServer := newHTTPServer(handler, logger)
+	grpcServer := rpc.NewServer(services, logger)
+	failed := make(chan error, 2)
+	go func() { failed <- httpServer.Serve(httpListener) }()
+	go func() { failed <- grpcServer.Serve(grpcListener) }()
+	health, stopHealth := context.WithCancel(ctx)
+	defer stopHealth()
+	go followHealth(health, backend.client, grpcServer)
+	logger.Info("serving", "http", httpListener.Addr().String(), "grpc", grpcListener.Addr().String())
+
+	select {
+	case err = <-failed:
+		err = fmt.Errorf("a server ended on its own: %w", err)
+	case <-ctx.Done():
+		err = nil
+	}
+	draining.Store(true)
+	stopHealth()
+	drain(cfg.GracePeriod, logger, httpServer, grpcServer)
+	return err
+}
+
+// drain lets requests under way end within the grace period, then cuts them off.
+func drain(grace time.Duration, logger *slog.Logger, httpServer *http.Server, grpcServer *rpc.Server) {
+	logger.Info("draining", "grace_period", grace.String())
+	// The signal's context has ended; the grace period is a new one.
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	calls := make(chan struct{})
+	go func() {
+		defer close(calls)
+		grpcServer.Drain(ctx)
+	}()
+	if err := httpServer.Shutdown(ctx); err != nil {
+		logger.Warn("grace period over, cutting requests off", "error", err)
+		// Its connections are gone either way.
+		_ = httpServer.Close()
+	}
+	<-calls
+	logger.Info("drained")
+}
+
+func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		Protocols:         protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreamsPerConn, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}
+
+// followHealth keeps grpc.health.v1 true to the engine's state.
+func followHealth(ctx context.Context, client *engine.Client, server *rpc.Server) {
+	for ctx.Err() == nil {
+		serving := client.Serving()
+		server.SetServing(serving)
+		if !serving {
+			if client.AwaitServing(ctx) != nil {
+				return
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(healthSettleWindow):
+		}
+	}
+}
+
+func listen(ctx context.Context, name, address string) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("can't listen on --%s %s: %w", name, address, err)
+	}
+	return listener, nil
+}
+
+// closeQuietly is for listeners that a server may have closed already.
+func closeQuietly(closer io.Closer) { _ = closer.Close() }
+
+// results lets the query service see the engine's client as its source of results.
+type results struct{ client *engine.Client }
+
+// Execute implements service.Results.
+func (r results) Execute(ctx context.Context, request *enginev1.ExecuteRequest) (service.Result, error) {
+	result, err := r.client.Execute(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	return result, nil
+}

@@ -1,0 +1,120 @@
+// Package cli is the command line: it turns arguments into a configuration and calls what does the work.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quern-data/quern/go-api/internal/app"
+	"github.com/quern-data/quern/go-api/internal/config"
+	"github.com/quern-data/quern/go-api/internal/telemetry"
+)
+
+// Version is set when a release is linked.
+var Version = ""
+
+// New returns the root command. Logs and errors go to errors, answers to out.
+func New(out, errs io.Writer) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "quern",
+		Short:         "A data API over folders of JSON, CSV and Parquet files",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetOut(out)
+	root.SetErr(errs)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(serveCommand(errs), versionCommand(), healthcheckCommand())
+	return root
+}
+
+func serveCommand(logs io.Writer) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "serve DIR...",
+		Short:   "Serve folders of data files over REST and gRPC",
+		Example: "  quern serve ./data\n  quern serve --engine dns:///engine:9091 --http :8080",
+	}
+	cfg := config.Register(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, dirs []string) error {
+		if err := cfg.Complete(dirs, os.LookupEnv); err != nil {
+			return err
+		}
+		logger, err := telemetry.NewLogger(logs, cfg.LogLevel)
+		if err != nil {
+			return err
+		}
+		slog.SetDefault(logger)
+		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
+		defer stop()
+		// A second signal then ends the process at once.
+		context.AfterFunc(ctx, stop)
+		return app.Run(ctx, cfg, logger, logs)
+	}
+	return cmd
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "quern", version())
+			return err
+		},
+	}
+}
+
+func version() string {
+	if Version != "" {
+		return Version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "development"
+}
+
+func healthcheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "healthcheck [URL]",
+		Short: "Ask a running server whether it is ready",
+		Long:  "Asks /readyz of the server at URL, http://127.0.0.1:8080 without one, and ends with 0 when it is ready, else with 1.",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			base := "http://127.0.0.1:8080"
+			if len(args) == 1 {
+				base = strings.TrimSuffix(args[0], "/")
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), 5*time.Second)
+			defer cancel()
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", http.NoBody)
+			if err != nil {
+				return fmt.Errorf("%s is no URL: %w", base, err)
+			}
+			response, err := http.DefaultClient.Do(request)
+			if err != nil {
+				return err
+			}
+			if err := response.Body.Close(); err != nil {
+				return err
+			}
+			if response.StatusCode != http.StatusOK {
+				return errors.New("not ready: " + response.Status)
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,172 @@
+// Package config is the only reader of flags and environment. Each setting is a flag, a QUERN_* variable and a default;
+// the reference page is rendered from the same definitions. It knows nothing of what the settings do.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Config is how to serve.
+type Config struct {
+	// Dirs are the folders that a local engine serves; empty where Engine is set.
+	Dirs []string
+	// Engine is the URL of a running engine; empty where a local one is to be started.
+	Engine string
+	// EngineBin is the path of the local engine's binary, empty to look for it.
+	EngineBin string
+	// HTTP and GRPC are the addresses to listen on.
+	HTTP string
+	GRPC string
+	// GracePeriod is how long requests under way may take after SIGTERM.
+	GracePeriod time.Duration
+	// StallTimeout is how long an HTTP caller may take no bytes before its connection is cut.
+	StallTimeout time.Duration
+	// CORSOrigins lists the origins whose pages may call.
+	CORSOrigins []string
+	// TimeoutDefault and TimeoutMax bound each request's time.
+	TimeoutDefault time.Duration
+	TimeoutMax     time.Duration
+	// LogLevel is debug, info, warn or error.
+	LogLevel string
+
+	engineFlags []string
+	flags       *pflag.FlagSet
+}
+
+// engineSetting is a setting that is handed to a local engine under the same name, and that the edge does not read.
+type engineSetting struct{ name, usage string }
+
+var engineSettings = []engineSetting{
+	{"config", "file with tables, keys, types and limits; without it, quern.yaml in the first folder where there is one"},
+	{"memory", "memory for all queries together, such as 4GiB"},
+	{"query-memory", "memory for one query, such as 512MiB"},
+	{"spill-bytes", "disk space for queries that do not fit into memory, such as 10GiB"},
+	{"spill-dir", "folder for what is spilled"},
+	{"max-concurrent-queries", "queries that run at the same time"},
+	{"max-queued-queries", "queries that wait for their turn; one more is refused"},
+}
+
+// Register defines the settings of `quern serve` on flags.
+func Register(flags *pflag.FlagSet) *Config {
+	c := &Config{flags: flags}
+	flags.SortFlags = false
+	flags.StringVar(&c.HTTP, "http", "127.0.0.1:8080", "address for REST, HTTP/1.1 and HTTP/2 without TLS; port 0 takes a free one")
+	flags.StringVar(&c.GRPC, "grpc", "127.0.0.1:9090", "address for gRPC without TLS; port 0 takes a free one")
+	flags.StringVar(&c.Engine, "engine", "", "`URL` of a running engine, dns:///host:port, tcp://host:port or unix:///path, instead of a local one")
+	flags.StringVar(&c.EngineBin, "engine-bin", "", "`path` of the engine's binary; without it, quern-engine beside this program, then on PATH")
+	flags.DurationVar(&c.GracePeriod, "grace-period", 20*time.Second, "how long requests under way may take after SIGTERM")
+	flags.DurationVar(&c.StallTimeout, "stall-timeout", 30*time.Second, "how long an HTTP caller may take no bytes before its connection is cut")
+	flags.StringArrayVar(&c.CORSOrigins, "cors-origin", nil, "`origin` whose pages may call from a browser, such as https://example.com, or * for all; may be repeated")
+	flags.DurationVar(&c.TimeoutDefault, "timeout-default", 30*time.Second, "time limit of a request that names none")
+	flags.DurationVar(&c.TimeoutMax, "timeout-max", 5*time.Minute, "most that a request may ask for; longer wishes are cut to it")
+	flags.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
+	for _, setting := range engineSettings {
+		flags.String(setting.name, "", setting.usage+" (local engine)")
+	}
+	return c
+}
+
+// Complete reads the environment for every flag that was not given, and checks the whole. dirs are the arguments.
+func (c *Config) Complete(dirs []string, lookup func(string) (string, bool)) error {
+	c.Dirs = dirs
+	var failures []error
+	c.flags.VisitAll(func(flag *pflag.Flag) {
+		if flag.Changed || flag.Name == "help" {
+			return
+		}
+		value, ok := lookup(variable(flag.Name))
+		if !ok || value == "" {
+			return
+		}
+		if err := setAll(c.flags, flag, value); err != nil {
+			failures = append(failures, fmt.Errorf("%s=%q: %w", variable(flag.Name), value, err))
+		}
+	})
+	failures = append(failures, c.check()...)
+	c.engineFlags = c.collectEngineFlags()
+	return errors.Join(failures...)
+}
+
+// setAll sets a flag from a variable; one that may be repeated takes a comma-separated list.
+func setAll(flags *pflag.FlagSet, flag *pflag.Flag, value string) error {
+	values := []string{value}
+	if flag.Value.Type() == "stringArray" {
+		values = strings.Split(value, ",")
+	}
+	for _, one := range values {
+		if err := flags.Set(flag.Name, strings.TrimSpace(one)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) check() []error {
+	var failures []error
+	add := func(format string, args ...any) { failures = append(failures, fmt.Errorf(format, args...)) }
+	switch {
+	case c.Engine == "" && len(c.Dirs) == 0:
+		add("nothing to serve: name a folder, as in `quern serve DIR`, or a running engine with --engine URL")
+	case c.Engine != "" && len(c.Dirs) > 0:
+		add("--engine and folders exclude each other: the engine at %s has its own", c.Engine)
+	}
+	for _, dir := range c.Dirs {
+		if info, err := os.Stat(dir); err != nil {
+			add("can't serve %s: %w", dir, err)
+		} else if !info.IsDir() {
+			add("can't serve %s: it is a file; name the folder that holds it", dir)
+		}
+	}
+	for name, address := range map[string]string{"http": c.HTTP, "grpc": c.GRPC} {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			add("--%s %q is no address; write host:port, such as 127.0.0.1:0", name, address)
+		}
+	}
+	for name, duration := range map[string]time.Duration{
+		"timeout-default": c.TimeoutDefault, "timeout-max": c.TimeoutMax, "stall-timeout": c.StallTimeout,
+	} {
+		if duration <= 0 {
+			add("--%s must be more than zero: nothing runs without a limit", name)
+		}
+	}
+	if c.GracePeriod < 0 {
+		add("--grace-period must not be negative")
+	}
+	if c.TimeoutDefault > c.TimeoutMax {
+		add("--timeout-default %s is longer than --timeout-max %s", c.TimeoutDefault, c.TimeoutMax)
+	}
+	for _, origin := range c.CORSOrigins {
+		if parsed, err := url.Parse(origin); origin != "*" && (err != nil || parsed.Scheme == "" || parsed.Host == "" || parsed.Path != "") {
+			add("--cors-origin %q is no origin; write scheme://host[:port], or * for all", origin)
+		}
+	}
+	return failures
+}
+
+// EngineArgs returns the local engine's flags and folders.
+func (c *Config) EngineArgs() []string {
+	return append(append([]string{}, c.engineFlags...), c.Dirs...)
+}
+
+func (c *Config) collectEngineFlags() []string {
+	args := []string{"--timeout-default", c.TimeoutDefault.String(), "--timeout-max", c.TimeoutMax.String()}
+	for _, setting := range engineSettings {
+		if flag := c.flags.Lookup(setting.name); flag != nil && flag.Value.String() != "" {
+			args = append(args, "--"+setting.name, flag.Value.String())
+		}
+	}
+	return args
+}
+
+// variable returns the name of a flag's environment variable.
+func variable(flag string) string {
+	return "QUERN_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}

@@ -1,0 +1,209 @@
+// Package engine is the edge's way to the engine: the client, its health, and the supervision of a local engine process.
+// It knows the internal contract (quern.engine.v1) and neither HTTP nor the public services.
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/quern-data/quern/go-api/internal/apierr"
+	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
+)
+
+const (
+	// streamWindow bounds what the engine may send ahead on one result that its reader does not take. Fixing it
+	// turns grpc-go's window estimator off, which would grow every stream's window to 16 MiB.
+	streamWindow = 512 << 10
+	connWindow   = 4 << 20
+	maxMessage   = 64 << 20
+	// reachWait is how long a request waits for an engine that is starting or restarting.
+	reachWait = 5 * time.Second
+	// settleDelay lets the transport notice a dead connection before its state is asked.
+	settleDelay = 20 * time.Millisecond
+)
+
+// Client talks to one engine, or to several behind one name.
+type Client struct {
+	conn    *grpc.ClientConn
+	catalog enginev1.CatalogServiceClient
+	query   enginev1.QueryServiceClient
+	stop    context.CancelFunc
+	watched chan struct{}
+
+	mu      sync.Mutex
+	serving bool
+	changed chan struct{}
+}
+
+// Dial returns a client for target: `unix:///path`, `dns:///host:port` or `tcp://host:port`. It connects in the
+// background and follows the engine's health until Close.
+func Dial(target string) (*Client, error) {
+	address, err := grpcTarget(target)
+	if err != nil {
+		return nil, err
+	}
+	reconnect := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
+	conn, err := grpc.NewClient(
+		address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 2 * time.Second}),
+		grpc.WithInitialWindowSize(streamWindow),
+		grpc.WithInitialConnWindowSize(connWindow),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.ForceCodecV2(newCodec())),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.WithIdleTimeout(0),
+		grpc.WithDisableRetry(),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("engine address %q: %w", target, err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	client := &Client{
+		conn:    conn,
+		catalog: enginev1.NewCatalogServiceClient(conn),
+		query:   enginev1.NewQueryServiceClient(conn),
+		stop:    stop,
+		watched: make(chan struct{}),
+		changed: make(chan struct{}),
+	}
+	go client.watch(ctx)
+	return client, nil
+}
+
+// Close ends the health watch and the connection. Calls under way fail.
+func (c *Client) Close() error {
+	c.stop()
+	<-c.watched
+	if err := c.conn.Close(); err != nil {
+		return fmt.Errorf("close the engine connection: %w", err)
+	}
+	return nil
+}
+
+// Serving says whether the engine can be reached and reports SERVING.
+func (c *Client) Serving() bool {
+	serving, _ := c.state()
+	return serving && c.conn.GetState() == connectivity.Ready
+}
+
+// AwaitServing waits until Serving holds or ctx ends.
+func (c *Client) AwaitServing(ctx context.Context) error {
+	for {
+		serving, changed := c.state()
+		link := c.conn.GetState()
+		if serving && link == connectivity.Ready {
+			return nil
+		}
+		if link == connectivity.Idle {
+			c.conn.Connect()
+		}
+		if serving {
+			// The watch has not noticed yet that the connection went; wait for the connection.
+			if !c.conn.WaitForStateChange(ctx, link) {
+				return ctx.Err()
+			}
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// reach waits a little for an engine that is not there, bounded by ctx, and fails with ENGINE_UNAVAILABLE.
+func (c *Client) reach(ctx context.Context) error {
+	if c.Serving() {
+		return nil
+	}
+	wait, cancel := context.WithTimeout(ctx, reachWait)
+	defer cancel()
+	if c.AwaitServing(wait) != nil {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return apierr.Unavailable()
+	}
+	return nil
+}
+
+// Reconnect asks for a new connection at once, without the rest of the pause after a failed one.
+func (c *Client) Reconnect() { c.conn.ResetConnectBackoff() }
+
+// watch follows grpc.health.v1 for the whole engine.
+func (c *Client) watch(ctx context.Context) {
+	defer close(c.watched)
+	health := healthpb.NewHealthClient(c.conn)
+	for ctx.Err() == nil {
+		stream, err := health.Watch(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+		for err == nil {
+			var answer *healthpb.HealthCheckResponse
+			if answer, err = stream.Recv(); err == nil {
+				c.setServing(answer.GetStatus() == healthpb.HealthCheckResponse_SERVING)
+			}
+		}
+		c.setServing(false)
+		select {
+		case <-time.After(settleDelay):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (c *Client) state() (bool, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.serving, c.changed
+}
+
+func (c *Client) setServing(serving bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.serving == serving {
+		return
+	}
+	c.serving = serving
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// grpcTarget turns an engine URL into grpc-go's spelling and refuses what grpc-go would only fail on later.
+func grpcTarget(target string) (string, error) {
+	const forms = "use dns:///host:port, tcp://host:port or unix:///path"
+	parsed, err := url.Parse(target)
+	if err != nil {
+		return "", fmt.Errorf("engine address %q is no URL; %s", target, forms)
+	}
+	switch parsed.Scheme {
+	case "unix":
+		if !strings.HasPrefix(target, "unix:///") {
+			return "", fmt.Errorf("engine address %q has no absolute path; %s", target, forms)
+		}
+		return target, nil
+	case "dns":
+		if strings.Trim(parsed.Path, "/") == "" {
+			return "", fmt.Errorf("engine address %q names no host; %s", target, forms)
+		}
+		return target, nil
+	case "tcp":
+		if parsed.Port() == "" {
+			return "", fmt.Errorf("engine address %q has no port; %s", target, forms)
+		}
+		return "passthrough:///" + parsed.Host, nil
+	default:
+		return "", fmt.Errorf("engine address %q has no scheme that is known; %s", target, forms)
+	}
+}

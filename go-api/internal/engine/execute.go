@@ -1,0 +1,144 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
+	"github.com/quern-data/quern/go-api/internal/apierr"
+	"github.com/quern-data/quern/go-api/internal/telemetry"
+)
+
+// reasonSnapshotChanged is the engine's word for a file that changed while it was read.
+const reasonSnapshotChanged = "SNAPSHOT_CHANGED"
+
+// Result is a result under way: what is known before the first byte, then the bytes, then the receipt.
+type Result struct {
+	// Header is what was known once the statement was planned.
+	Header *enginev1.ExecuteHeader
+
+	stream  enginev1.QueryService_ExecuteClient
+	cancel  context.CancelFunc
+	pending []byte
+	receipt *enginev1.Receipt
+}
+
+// Execute starts a statement and waits for its first chunk or its receipt, so that whatever fails before the first byte
+// is returned here. It tries once more when the engine could not be reached or a snapshot changed: nothing of the first
+// try has been seen by anyone. The result must be closed.
+func (c *Client) Execute(ctx context.Context, request *enginev1.ExecuteRequest) (*Result, error) {
+	result, err := c.execute(ctx, request)
+	if !retryable(err) || ctx.Err() != nil {
+		return result, err
+	}
+	telemetry.Logger(ctx).InfoContext(ctx, "retrying a query of which nothing was sent", "error", err)
+	if status.Code(err) == codes.Unavailable {
+		time.Sleep(settleDelay)
+	}
+	return c.execute(ctx, request)
+}
+
+func (c *Client) execute(ctx context.Context, request *enginev1.ExecuteRequest) (*Result, error) {
+	if err := c.reach(ctx); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(telemetry.Outgoing(ctx))
+	stream, err := c.query.Execute(ctx, request)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	result := &Result{stream: stream, cancel: cancel}
+	if err := result.start(); err != nil {
+		cancel()
+		return nil, err
+	}
+	return result, nil
+}
+
+// start reads the header and the part after it.
+func (r *Result) start() error {
+	first, err := r.stream.Recv()
+	if err != nil {
+		return incomplete(err)
+	}
+	if r.Header = first.GetHeader(); r.Header == nil {
+		return apierr.New(apierr.ResultIncomplete, "the engine began a result without its header")
+	}
+	chunk, err := r.receive()
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	r.pending = chunk
+	return nil
+}
+
+// Next returns the next chunk, never empty, or io.EOF after the last; Receipt then has the receipt. The chunk is the
+// caller's to keep.
+func (r *Result) Next() ([]byte, error) {
+	if chunk := r.pending; chunk != nil {
+		r.pending = nil
+		return chunk, nil
+	}
+	if r.receipt != nil {
+		return nil, io.EOF
+	}
+	return r.receive()
+}
+
+// Receipt returns the receipt of a result that was read to its end, nil before.
+func (r *Result) Receipt() *enginev1.Receipt { return r.receipt }
+
+// Close gives the result up; the engine stops a query that is still running.
+func (r *Result) Close() { r.cancel() }
+
+func (r *Result) receive() ([]byte, error) {
+	for {
+		message, err := r.stream.Recv()
+		if err != nil {
+			return nil, incomplete(err)
+		}
+		if chunk := message.GetChunk(); len(chunk) > 0 {
+			return chunk, nil
+		}
+		if receipt := message.GetTrailer(); receipt != nil {
+			// A receipt counts only with the stream's good end behind it.
+			if _, err := r.stream.Recv(); !errors.Is(err, io.EOF) {
+				return nil, incomplete(err)
+			}
+			r.receipt = receipt
+			return nil, io.EOF
+		}
+	}
+}
+
+// incomplete turns a stream's end without a receipt into an error; a failure stays what it is.
+func incomplete(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return apierr.New(apierr.ResultIncomplete, "the engine ended the result without a receipt")
+	}
+	return err
+}
+
+// retryable says whether another try, on a fresh snapshot or a restarted engine, can succeed.
+func retryable(err error) bool {
+	if err == nil {
+		return false
+	}
+	st := status.Convert(err)
+	info := apierr.Info(st)
+	switch st.Code() {
+	case codes.Unavailable:
+		// The edge's own verdict comes after the wait; waiting twice would double it.
+		return info.GetReason() != string(apierr.EngineUnavailable)
+	case codes.Aborted:
+		return info.GetReason() == reasonSnapshotChanged
+	default:
+		return false
+	}
+}

@@ -1,0 +1,94 @@
+package rest
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
+	"github.com/quern-data/quern/go-api/internal/telemetry"
+)
+
+// writeDeadlineEvery spares a system call a write.
+const writeDeadlineEvery = time.Second
+
+// exchange is what one request and its response come to: for the access log, and for the parts of the handler to tell
+// each other.
+type exchange struct {
+	identity telemetry.Identity
+	started  time.Time
+	route    string
+	// defaultFormat is the format where the body names none; see service.DefaultFormatKey.
+	defaultFormat string
+	receipt       *quernv1.Receipt
+	// failed says that the answer is an error.
+	failed bool
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	if ex, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
+		return ex
+	}
+	return &exchange{}
+}
+
+// recorder notes what is sent, and gives each write a deadline, so that a caller who stops reading can't hold a query:
+// only one who makes no progress for the stall limit is cut off, however long the whole takes.
+type recorder struct {
+	http.ResponseWriter
+
+	control      *http.ResponseController
+	stall        time.Duration
+	deadlineSet  time.Time
+	status       int
+	bytes        int64
+	firstByte    time.Time
+	wroteHeaders bool
+}
+
+func newRecorder(w http.ResponseWriter, stall time.Duration) *recorder {
+	return &recorder{ResponseWriter: w, control: http.NewResponseController(w), stall: stall, status: http.StatusOK}
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (r *recorder) WriteHeader(code int) {
+	if !r.wroteHeaders && code >= http.StatusOK {
+		r.wroteHeaders, r.status = true, code
+	}
+	r.extend()
+	r.ResponseWriter.WriteHeader(code)
+}
+
+// Write implements http.ResponseWriter.
+func (r *recorder) Write(data []byte) (int, error) {
+	r.wroteHeaders = true
+	r.extend()
+	n, err := r.ResponseWriter.Write(data)
+	if n > 0 && r.firstByte.IsZero() {
+		r.firstByte = time.Now()
+	}
+	r.bytes += int64(n)
+	return n, err
+}
+
+// Flush implements http.Flusher, for the compressor, which asks for it by type.
+func (r *recorder) Flush() {
+	r.extend()
+	// A connection that is gone shows at the next write.
+	_ = r.control.Flush()
+}
+
+// Unwrap serves http.ResponseController.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+func (r *recorder) extend() {
+	now := time.Now()
+	if now.Sub(r.deadlineSet) < writeDeadlineEvery {
+		return
+	}
+	r.deadlineSet = now
+	// Every connection of the server can; a test's recorder can't and needs none.
+	_ = r.control.SetWriteDeadline(now.Add(r.stall))
+}

@@ -1,0 +1,138 @@
+package rest
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/quern-data/quern/go-api/internal/apierr"
+)
+
+const (
+	maxBody     = 1 << 20
+	formatField = "format"
+	paramsField = "params"
+)
+
+// checkRequest refuses what the gateway would pass over in silence or report without its reason: unknown query
+// parameters and body fields, numbers that would lose digits, bodies too large or not JSON. It leaves the body to be
+// read again.
+func checkRequest(route *route, w http.ResponseWriter, r *http.Request) error {
+	if err := checkQuery(route, r.URL.RawQuery); err != nil {
+		return err
+	}
+	if !route.hasBody {
+		return nil
+	}
+	if err := checkMediaType(r.Header); err != nil {
+		return err
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return apierr.New(apierr.BodyTooLarge, "the request's body is over 1 MiB; a statement may have 256 KiB, the rest is for params")
+	}
+	if err != nil {
+		return apierr.New(apierr.BodyInvalid, "the request's body ended before its time")
+	}
+	if err := checkBody(raw, route.input); err != nil {
+		return err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(raw))
+	return nil
+}
+
+// checkMediaType takes JSON, nothing said, and what curl -d says unasked.
+func checkMediaType(header http.Header) error {
+	if coding := header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return apierr.Newf(apierr.MediaTypeUnsupported, "a request with Content-Encoding %s can't be read; send plain JSON", shown(coding))
+	}
+	given := header.Get("Content-Type")
+	if given == "" {
+		return nil
+	}
+	mediaType, _, err := mime.ParseMediaType(given)
+	if err == nil && (mediaType == "application/json" || strings.HasSuffix(mediaType, "+json") ||
+		mediaType == "application/x-www-form-urlencoded") {
+		return nil
+	}
+	return apierr.Newf(apierr.MediaTypeUnsupported, "Content-Type %s can't be read; send application/json", shown(given))
+}
+
+// checkQuery parses the query parameters strictly, each known, once, and of its type.
+func checkQuery(route *route, rawQuery string) error {
+	if rawQuery == "" {
+		return nil
+	}
+	values, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return apierr.New(apierr.QueryParameterInvalid,
+			"the URL's query can't be read; percent-encode what is not a letter or digit, a semicolon as %3B and a percent sign as %25")
+	}
+	for name, given := range values {
+		field := route.queryField(name)
+		if field == nil {
+			return apierr.Field(apierr.QueryParameterUnknown, shown(name), unknownName("query parameter", name, route.queryNames()))
+		}
+		if len(given) > 1 {
+			return apierr.Field(apierr.QueryParameterInvalid, name, "query parameter `"+name+"` is given more than once")
+		}
+		if err := checkQueryValue(route.input, field, given[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkQueryValue(input protoreflect.MessageDescriptor, field protoreflect.FieldDescriptor, value string) error {
+	name := string(field.Name())
+	if name == paramsField {
+		if err := checkJSON([]byte(value), "`params`", apierr.QueryParameterInvalid); err != nil {
+			return err
+		}
+		return checkNumbers([]byte(value))
+	}
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(input.FullName())
+	if err != nil {
+		return apierr.New(apierr.Internal, "a request type is not registered")
+	}
+	if runtime.PopulateFieldFromPath(kind.New().Interface(), name, value) != nil {
+		return apierr.Field(apierr.QueryParameterInvalid, name,
+			"query parameter `"+name+"` can't be "+shown(value)+"; it is "+expected(field))
+	}
+	return nil
+}
+
+// expected says in words what a field takes.
+func expected(field protoreflect.FieldDescriptor) string {
+	switch field.Kind() {
+	case protoreflect.Int32Kind, protoreflect.Int64Kind:
+		return "a whole number"
+	case protoreflect.BoolKind:
+		return "true or false"
+	case protoreflect.MessageKind:
+		if field.Message().FullName() == "google.protobuf.Duration" {
+			return "a number of seconds with an s, such as 5s or 0.25s"
+		}
+	}
+	return "text"
+}
+
+// unknownName says that a name is unknown and which are known.
+func unknownName(what, name string, known []string) string {
+	message := what + " `" + shown(name) + "` is unknown"
+	if len(known) == 0 {
+		return message + "; there are none here"
+	}
+	slices.Sort(known)
+	return message + "; known are " + strings.Join(known, ", ")
+}

@@ -1,0 +1,102 @@
+// Package rpc puts the public services behind gRPC: the network server with health and reflection, and the channel in
+// process that REST calls. Both run the same services. It knows no engine.
+package rpc
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/fullstorydev/grpchan/inprocgrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
+)
+
+const (
+	maxRequest        = 1 << 20
+	maxMetadata       = 64 << 10
+	maxStreamsPerConn = 256
+)
+
+// Services are the public services.
+type Services struct {
+	Tables  quernv1.TableServiceServer
+	Queries quernv1.QueryServiceServer
+}
+
+func (s Services) register(registrar grpc.ServiceRegistrar) {
+	quernv1.RegisterTableServiceServer(registrar, s.Tables)
+	quernv1.RegisterQueryServiceServer(registrar, s.Queries)
+}
+
+// Channel returns the services as a connection in process. Messages are shared, not copied: the services give every
+// message away and never touch it again.
+func (s Services) Channel() grpc.ClientConnInterface {
+	channel := (&inprocgrpc.Channel{}).
+		WithCloner(sharing{}).
+		WithServerUnaryInterceptor(recoverUnary).
+		WithServerStreamInterceptor(recoverStream)
+	s.register(channel)
+	return channel
+}
+
+// Server is the gRPC server and what it says of its health.
+type Server struct {
+	*grpc.Server
+
+	health *health.Server
+}
+
+// NewServer returns a server of the services, not yet listening and not yet SERVING.
+func NewServer(services Services, logger *slog.Logger) *Server {
+	observer := observer{logger: logger}
+	server := grpc.NewServer(
+		grpc.ChainUnaryInterceptor(observer.unary, recoverUnary),
+		grpc.ChainStreamInterceptor(observer.stream, recoverStream),
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxHeaderListSize(maxMetadata),
+		grpc.MaxConcurrentStreams(maxStreamsPerConn),
+		grpc.ConnectionTimeout(10*time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+	)
+	services.register(server)
+	checks := health.NewServer()
+	checks.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)
+	healthpb.RegisterHealthServer(server, checks)
+	reflection.Register(server)
+	return &Server{Server: server, health: checks}
+}
+
+// SetServing tells grpc.health.v1 whether requests can be answered.
+func (s *Server) SetServing(serving bool) {
+	state := healthpb.HealthCheckResponse_NOT_SERVING
+	if serving {
+		state = healthpb.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus("", state)
+	for name := range s.GetServiceInfo() {
+		s.health.SetServingStatus(name, state)
+	}
+}
+
+// Drain lets calls under way end; when ctx ends first, it cuts them off.
+func (s *Server) Drain(ctx context.Context) {
+	s.health.Shutdown()
+	done := make(chan struct{})
+	go func() {
+		s.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.Stop()
+		<-done
+	}
+}

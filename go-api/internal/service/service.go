@@ -1,0 +1,31 @@
+// Package service implements the public services, one file a service; gRPC and REST callers run the same code. It checks
+// requests, sets deadlines, and passes encoded bytes through. It knows neither HTTP nor how an engine is reached.
+package service
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/quern-data/quern/go-api/internal/apierr"
+	"github.com/quern-data/quern/go-api/internal/telemetry"
+)
+
+// outward turns an error into what callers see. What the caller can't mend is logged in full here, since the text that
+// goes out says no more than that it happened.
+func outward(ctx context.Context, err error, timeout time.Duration) error {
+	st := status.Convert(err)
+	if apierr.Info(st) == nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return apierr.Of(context.Canceled).Err()
+		}
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded {
+			return apierr.Timeout(timeout)
+		}
+		telemetry.Logger(ctx).WarnContext(ctx, "engine call failed", "error", err)
+	}
+	return apierr.Of(err).Err()
+}
