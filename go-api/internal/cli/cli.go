@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/quern-data/quern/go-api/internal/app"
 	"github.com/quern-data/quern/go-api/internal/config"
@@ -56,6 +57,8 @@ func serveCommand(logs io.Writer) *cobra.Command {
 			return err
 		}
 		slog.SetDefault(logger)
+		// What these libraries would print, in a form of their own, the access log has already.
+		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
 		defer stop()
 		// A second signal then ends the process at once.

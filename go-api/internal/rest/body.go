@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -51,9 +53,24 @@ func checkBody(raw []byte, input protoreflect.MessageDescriptor) error {
 		return apierr.New(apierr.Internal, "a request type is not registered")
 	}
 	if err := protojson.Unmarshal(raw, kind.New().Interface()); err != nil {
+		if field := misfit(fields, kind); field != "" {
+			what := "field `" + field + "` of " + what
+			return apierr.Field(apierr.BodyInvalid, field, what+" does not fit: "+protojsonText(err))
+		}
 		return apierr.New(apierr.BodyInvalid, what+" does not fit: "+protojsonText(err))
 	}
 	return nil
+}
+
+// misfit returns the first field, by name, whose value alone is refused; protojson's message does not always say.
+func misfit(fields map[string]json.RawMessage, kind protoreflect.MessageType) string {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		alone, err := json.Marshal(map[string]json.RawMessage{name: fields[name]})
+		if err == nil && protojson.Unmarshal(alone, kind.New().Interface()) != nil {
+			return name
+		}
+	}
+	return ""
 }
 
 func fieldNames(message protoreflect.MessageDescriptor) []string {

@@ -171,6 +171,9 @@ func (a *api) prepare(ex *exchange, route *route, w http.ResponseWriter, r *http
 	if route.streams {
 		ex.defaultFormat = formatByAccept(r.Header)
 		if named := r.URL.Query().Get(formatField); named != "" && route.hasBody {
+			if _, err := service.FormatNamed(named); err != nil {
+				return err
+			}
 			ex.defaultFormat = named
 		}
 	}

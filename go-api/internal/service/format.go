@@ -1,10 +1,12 @@
 package service
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
+	"github.com/quern-data/quern/go-api/internal/apierr"
 )
 
 // Format is an encoding of results as callers name it.
@@ -30,6 +32,16 @@ var Formats = []Format{
 	{Name: "csv", MediaType: "text/csv; charset=utf-8", engine: enginev1.Format_FORMAT_CSV},
 	{Name: "arrow", MediaType: "application/vnd.apache.arrow.stream", Binary: true, engine: enginev1.Format_FORMAT_ARROW},
 	{Name: "parquet", MediaType: "application/vnd.apache.parquet", Binary: true, engine: enginev1.Format_FORMAT_PARQUET},
+}
+
+// FormatNamed returns the format of that name, or the error FORMAT_UNKNOWN, which lists them all.
+func FormatNamed(name string) (Format, error) {
+	at := slices.IndexFunc(Formats, func(f Format) bool { return f.Name == name })
+	if at < 0 {
+		return Format{}, apierr.Field(apierr.FormatUnknown, "format", "`format` "+quote(name)+" is unknown; it is one of "+
+			join(Formats, func(f Format) string { return f.Name }))
+	}
+	return Formats[at], nil
 }
 
 // join lists one property of the formats, each value once.

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/api/httpbody"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
 	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
@@ -129,6 +131,10 @@ func (q *Queries) execution(request *quernv1.QueryRequest, format Format) (*engi
 	if strings.TrimSpace(request.GetSql()) == "" {
 		return nil, 0, apierr.Field(apierr.FieldRequired, "sql", "`sql` is empty: give one read-only statement, such as SELECT 1")
 	}
+	if tooDeep(request.GetParams(), maxParamDepth) {
+		return nil, 0, apierr.Field(apierr.ParameterInvalid, "params",
+			fmt.Sprintf("`params` is nested more than %d levels deep", maxParamDepth))
+	}
 	numbers, err := resolveNumbers(request.GetNumbers())
 	if err != nil {
 		return nil, 0, err
@@ -145,6 +151,28 @@ func (q *Queries) execution(request *quernv1.QueryRequest, format Format) (*engi
 		Format:  format.engine,
 		Numbers: numbers,
 	}, min(timeout, q.timeouts.Most), nil
+}
+
+// maxParamDepth keeps a request below the nesting that protobuf decoders refuse.
+const maxParamDepth = 32
+
+// tooDeep goes no deeper than left levels, whatever the value holds.
+func tooDeep(value *structpb.Value, left int) bool {
+	if left < 0 {
+		return true
+	}
+	deeper := func(child *structpb.Value) bool { return tooDeep(child, left-1) }
+	switch kind := value.GetKind().(type) {
+	case *structpb.Value_ListValue:
+		return slices.ContainsFunc(kind.ListValue.GetValues(), deeper)
+	case *structpb.Value_StructValue:
+		for _, child := range kind.StructValue.GetFields() {
+			if deeper(child) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // resolveFormat takes the request's format, else the default that came with the call, else json.
@@ -164,12 +192,7 @@ func resolveFormat(ctx context.Context, asked string) (Format, error) {
 				join(Formats, func(f Format) string { return f.MediaType }), join(Formats, func(f Format) string { return f.Name }))
 		}
 	}
-	at := slices.IndexFunc(Formats, func(f Format) bool { return f.Name == name })
-	if at < 0 {
-		return Format{}, apierr.Field(apierr.FormatUnknown, "format", "`format` "+quote(name)+" is unknown; it is one of "+
-			join(Formats, func(f Format) string { return f.Name }))
-	}
-	return Formats[at], nil
+	return FormatNamed(name)
 }
 
 func resolveNumbers(asked string) (enginev1.NumberStyle, error) {
