@@ -17,8 +17,8 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/quern-data/quern/go-api/internal/apierr"
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
+	"github.com/quern-data/quern/go-api/internal/apierr"
 )
 
 const (

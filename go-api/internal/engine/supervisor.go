@@ -171,7 +171,7 @@ func (s *Supervisor) spawn() error {
 		return fmt.Errorf("remove the socket of the engine before: %w", err)
 	}
 	args := append([]string{"--listen", s.URL(), "--supervised"}, s.process.Args...)
-	cmd := exec.Command(s.process.Binary, args...) //nolint:gosec // the operator names the binary
+	cmd := exec.Command(s.process.Binary, args...) //nolint:gosec,noctx // the operator names the binary, and Stop ends it
 	cmd.Stderr = &relay{out: s.process.Output, logger: s.process.Logger}
 	cmd.Stdout = cmd.Stderr
 	cmd.WaitDelay = 2 * time.Second

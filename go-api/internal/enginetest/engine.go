@@ -3,6 +3,7 @@
 package enginetest
 
 import (
+	"context"
 	"crypto/sha256"
 	"net"
 	"path/filepath"
@@ -19,8 +20,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
-
-	"context"
 )
 
 // Engine is a double. Set its fields before the first call.
@@ -50,17 +49,24 @@ func New(t testing.TB) *Engine {
 // Start listens and serves until the test ends or Kill.
 func (e *Engine) Start(t testing.TB) *Engine {
 	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "unix", e.Socket)
-	if err != nil {
+	if err := e.listen(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	t.Cleanup(e.server.Stop)
+	return e
+}
+
+func (e *Engine) listen(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", e.Socket)
+	if err != nil {
+		return err
 	}
 	e.server = grpc.NewServer()
 	enginev1.RegisterQueryServiceServer(e.server, e)
 	enginev1.RegisterCatalogServiceServer(e.server, e)
 	healthpb.RegisterHealthServer(e.server, health.NewServer())
 	go func() { _ = e.server.Serve(listener) }()
-	t.Cleanup(e.server.Stop)
-	return e
+	return nil
 }
 
 // URL returns the address to dial.
@@ -114,7 +120,7 @@ func Send(stream enginev1.QueryService_ExecuteServer, chunks ...[]byte) error {
 		size += len(chunk)
 	}
 	return stream.Send(&enginev1.ExecuteResponse{Part: &enginev1.ExecuteResponse_Trailer{Trailer: &enginev1.Receipt{
-		Rows: 2, Bytes: uint64(size), Sha256: digest.Sum(nil), //nolint:gosec // a test's size
+		Rows: 2, Bytes: uint64(size), Sha256: digest.Sum(nil),
 		Snapshots: []*enginev1.TableSnapshot{{Table: "b", Snapshot: "s2"}, {Table: "a", Snapshot: "s1"}},
 	}}})
 }

@@ -123,6 +123,7 @@ func expected(field protoreflect.FieldDescriptor) string {
 		if field.Message().FullName() == "google.protobuf.Duration" {
 			return "a number of seconds with an s, such as 5s or 0.25s"
 		}
+	default:
 	}
 	return "text"
 }

@@ -34,4 +34,3 @@ func (sharing) Copy(out, in any) error {
 	proto.Merge(to, from)
 	return nil
 }
-

@@ -140,7 +140,7 @@ func publicTable(table *enginev1.Table) *quernv1.Table {
 		State:       publicState(table.GetState()),
 		Columns:     publicColumns(table.GetColumns()),
 		Formats:     table.GetFormats(),
-		FileCount:   int32(min(table.GetFileCount(), math.MaxInt32)), //nolint:gosec // bounded in this line
+		FileCount:   int32(min(table.GetFileCount(), math.MaxInt32)),
 		SizeBytes:   publicCount(table.GetSizeBytes()),
 		Snapshot:    table.GetSnapshot(),
 	}
@@ -188,5 +188,5 @@ func publicState(state enginev1.TableState) quernv1.Table_State {
 
 // publicCount narrows a count to the signed type that public messages use.
 func publicCount(count uint64) int64 {
-	return int64(min(count, math.MaxInt64)) //nolint:gosec // bounded in this line
+	return int64(min(count, math.MaxInt64))
 }

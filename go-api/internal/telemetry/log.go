@@ -12,8 +12,8 @@ import (
 
 // NewLogger returns a logger that writes one JSON object a line to out. level is debug, info, warn or error.
 func NewLogger(out io.Writer, level string) (*slog.Logger, error) {
-	var min slog.Level
-	if err := min.UnmarshalText([]byte(level)); err != nil {
+	var least slog.Level
+	if err := least.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("log level %q is none of debug, info, warn, error", level)
 	}
 	replace := func(groups []string, attr slog.Attr) slog.Attr {
@@ -22,7 +22,7 @@ func NewLogger(out io.Writer, level string) (*slog.Logger, error) {
 		}
 		return attr
 	}
-	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: min, ReplaceAttr: replace})), nil
+	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: least, ReplaceAttr: replace})), nil
 }
 
 type loggerKey struct{}
