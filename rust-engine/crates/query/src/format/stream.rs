@@ -1,0 +1,358 @@
+//! From a stream of batches to a stream of parts. A driver task pulls batches, has slices of them encoded
+//! in parallel, keeps their order, cuts chunks and digests them; the reader only receives.
+//!
+//! At most `parallelism` slices of about 160 KiB of text are being encoded or wait for their turn; with
+//! the one that is being cut and the parts that the channel holds that is all there is in memory beside
+//! the input's own batches. Dropping the stream aborts the driver, which aborts the slices' tasks.
+
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use bytes::Bytes;
+use futures::stream::{self, Stream, StreamExt};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::binary::{BinaryEncoder, BinaryError};
+use super::check::check;
+use super::chunks::{Chunker, Receipt};
+use super::error::{EncodeError, FormatError};
+use super::rows::{PieceError, RowEncoder};
+use super::{Format, NumberStyle};
+
+/// The text that a slice of a batch should become: between the least and the largest chunk.
+const PIECE: usize = 160 << 10;
+/// The first slice is small, for an early first byte.
+const FIRST_ROWS: usize = 256;
+/// Binary formats write up to this many rows at once, so that cancelling is prompt.
+const BINARY_ROWS: usize = 8_192;
+/// How many parts the reader may be behind.
+const PARTS_AHEAD: usize = 2;
+
+/// How to encode a result.
+#[derive(Clone, Debug)]
+pub struct EncodeOptions {
+    /// The format.
+    pub format: Format,
+    /// How JSON carries 64-bit integers and decimals.
+    pub numbers: NumberStyle,
+    /// How many slices are encoded at once, at least 1.
+    pub parallelism: usize,
+    /// The snapshot of each table, in the order in which the JSON envelope shows them.
+    pub snapshots: Vec<(String, String)>,
+    /// Where encoding runs; the caller's runtime if none is given.
+    pub runtime: Option<Handle>,
+}
+
+/// A part of an encoded result: any number of chunks, then exactly one receipt.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// Bytes of the body: 64 to 256 KiB, but the first and the last may be smaller.
+    Chunk(Bytes),
+    /// Last, once; a stream that ends without it failed.
+    Receipt(Receipt),
+}
+
+type Parts<E> = mpsc::Sender<Result<Part, EncodeError<E>>>;
+
+/// An encoded result on its way. Dropping it stops the work and drops the input.
+pub struct Encoded<E> {
+    parts: mpsc::Receiver<Result<Part, EncodeError<E>>>,
+    driver: Option<AbortOnDropHandle<()>>,
+}
+
+impl<E> Stream for Encoded<E> {
+    type Item = Result<Part, EncodeError<E>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(part) = ready!(self.parts.poll_recv(cx)) {
+            return Poll::Ready(Some(part));
+        }
+        // The driver let go of the channel: if it panicked, its last word is here.
+        let Some(driver) = &mut self.driver else {
+            return Poll::Ready(None);
+        };
+        let ended = ready!(Pin::new(driver).poll(cx));
+        self.driver = None;
+        Poll::Ready(ended.err().map(|error| Err(stopped(error))))
+    }
+}
+
+fn stopped<E>(error: JoinError) -> EncodeError<E> {
+    if !error.is_panic() {
+        return EncodeError::Stopped("its runtime was shut down".to_owned());
+    }
+    let panic = error.into_panic();
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    EncodeError::Stopped(format!("panic: {}", text.unwrap_or_default()))
+}
+
+/// Encodes a stream of batches of `schema`.
+///
+/// Work starts at once and pauses when the reader is a few parts behind.
+///
+/// # Errors
+/// Before the first byte, [`FormatError`] for a schema that the format can't carry. After it, an item
+/// of the stream: what the input failed with, or a value that has no text; nothing follows it.
+pub fn encode<S, E>(input: S, schema: SchemaRef, options: EncodeOptions) -> Result<Encoded<E>, FormatError>
+where
+    S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+    E: Error + Send + 'static,
+{
+    let format = options.format;
+    check(&schema, format)?;
+    let runtime = match &options.runtime {
+        Some(runtime) => runtime.clone(),
+        None => Handle::try_current().map_err(|_| FormatError::NoRuntime)?,
+    };
+    let binary = BinaryEncoder::new(&schema, format).transpose();
+    let binary = binary.map_err(|error| FormatError::Refused { format, reason: error.to_string() })?;
+    let (sender, parts) = mpsc::channel(PARTS_AHEAD);
+    let output = Output { sender, chunker: Chunker::default(), rows: 0, format };
+    let driver = match binary {
+        Some(encoder) => runtime.spawn(drive_binary(input, schema, encoder, output)),
+        None => {
+            let encoder = RowEncoder::new(&schema, format, options.numbers);
+            runtime.spawn(drive_rows(input, schema, encoder, options, output))
+        }
+    };
+    Ok(Encoded { parts, driver: Some(AbortOnDropHandle::new(driver)) })
+}
+
+/// Why a driver ends early.
+enum Halt<E> {
+    /// The reader is gone.
+    Unread,
+    Failed(EncodeError<E>),
+}
+
+impl<E> From<EncodeError<E>> for Halt<E> {
+    fn from(error: EncodeError<E>) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl<E> From<BinaryError> for Halt<E> {
+    fn from(error: BinaryError) -> Self {
+        Self::Failed(match error {
+            BinaryError::Arrow(error) => EncodeError::Arrow(error),
+            BinaryError::Parquet(error) => EncodeError::Parquet(error),
+        })
+    }
+}
+
+impl<E> From<PieceError> for EncodeError<E> {
+    fn from(error: PieceError) -> Self {
+        match error {
+            PieceError::Value { column, row, fault } => Self::Data { column, row, reason: fault.reason() },
+            PieceError::Arrow(error) => Self::Arrow(error),
+        }
+    }
+}
+
+/// The driver's end of the channel, with what is counted on the way to it.
+struct Output<E> {
+    sender: Parts<E>,
+    chunker: Chunker,
+    rows: u64,
+    format: Format,
+}
+
+impl<E> Output<E> {
+    /// Passes encoded rows on; the first are sent whatever their size.
+    async fn push(&mut self, piece: Vec<u8>, rows: usize) -> Result<(), Halt<E>> {
+        let first = self.rows == 0 && rows > 0;
+        self.rows += rows as u64;
+        let mut ready = Vec::new();
+        self.chunker.push(piece, &mut ready);
+        if first {
+            self.chunker.flush(&mut ready);
+        }
+        self.send(ready).await
+    }
+
+    async fn send(&mut self, ready: Vec<Bytes>) -> Result<(), Halt<E>> {
+        for chunk in ready {
+            let part = Ok(Part::Chunk(chunk));
+            self.sender.send(part).await.map_err(|_| Halt::Unread)?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self, snapshots: &[(String, String)]) -> Result<(), Halt<E>> {
+        let receipt = self.chunker.receipt(self.rows);
+        let mut ready = Vec::new();
+        if self.format == Format::Json {
+            self.chunker.push_uncounted(receipt.envelope_end(snapshots), &mut ready);
+        }
+        self.chunker.flush(&mut ready);
+        self.send(ready).await?;
+        let part = Ok(Part::Receipt(receipt));
+        self.sender.send(part).await.map_err(|_| Halt::Unread)
+    }
+
+    async fn end(self, outcome: Result<(), Halt<E>>) {
+        if let Err(Halt::Failed(error)) = outcome {
+            // A reader that is gone does not want to know.
+            let _ = self.sender.send(Err(error)).await;
+        }
+    }
+}
+
+/// The batch, if it has the columns that were announced; names and nullability may differ.
+fn conforming<E>(batch: Result<RecordBatch, E>, schema: &Schema) -> Result<RecordBatch, EncodeError<E>> {
+    let batch = batch.map_err(EncodeError::Source)?;
+    let announced = schema.fields().iter();
+    if batch.num_columns() != announced.len() {
+        return Err(EncodeError::Mismatch {
+            expected: format!("{} columns", announced.len()),
+            found: format!("{} columns", batch.num_columns()),
+        });
+    }
+    for (field, column) in announced.zip(batch.columns()) {
+        if !field.data_type().equals_datatype(column.data_type()) {
+            return Err(EncodeError::Mismatch {
+                expected: format!("column `{}` of type {}", field.name(), field.data_type()),
+                found: format!("type {}", column.data_type()),
+            });
+        }
+    }
+    Ok(batch)
+}
+
+/// A slice of a batch: its rows, the number of the first of them, about how much text they become.
+struct Slice {
+    batch: RecordBatch,
+    first: u64,
+    estimate: usize,
+}
+
+fn split(batch: &RecordBatch, first: u64, encoder: &RowEncoder) -> Vec<Slice> {
+    let rows = batch.num_rows();
+    let estimate = encoder.estimate(batch);
+    let pieces = estimate.div_ceil(PIECE).clamp(1, rows.max(1));
+    let step = rows.div_ceil(pieces).max(1);
+    let mut slices = Vec::with_capacity(pieces + 1);
+    let mut at = 0;
+    while at < rows {
+        let wanted = if first == 0 && at == 0 { step.min(FIRST_ROWS) } else { step };
+        let taken = wanted.min(rows - at);
+        slices.push(Slice {
+            batch: batch.slice(at, taken),
+            first: first + at as u64,
+            estimate: estimate / rows * taken,
+        });
+        at += taken;
+    }
+    slices
+}
+
+async fn drive_rows<S, E>(
+    input: S,
+    schema: SchemaRef,
+    encoder: RowEncoder,
+    options: EncodeOptions,
+    mut output: Output<E>,
+) where
+    S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+    E: Error + Send + 'static,
+{
+    let outcome = rows(input, &schema, Arc::new(encoder), &options, &mut output).await;
+    output.end(outcome).await;
+}
+
+async fn rows<S, E>(
+    input: S,
+    schema: &Schema,
+    encoder: Arc<RowEncoder>,
+    options: &EncodeOptions,
+    output: &mut Output<E>,
+) -> Result<(), Halt<E>>
+where
+    S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+    E: Error + Send + 'static,
+{
+    output.push(encoder.header(), 0).await?;
+    let mut next = 0;
+    let slices = input.flat_map(|batch| {
+        let slices = match conforming(batch, schema) {
+            Ok(batch) => {
+                let first = next;
+                next += batch.num_rows() as u64;
+                split(&batch, first, &encoder).into_iter().map(Ok).collect()
+            }
+            Err(error) => vec![Err(error)],
+        };
+        stream::iter(slices)
+    });
+    let encoded = slices.map(|slice| {
+        // Spawned here, not when first polled, so that tasks run while this one waits for its reader.
+        let task = slice.map(|slice| spawn_piece(Arc::clone(&encoder), slice));
+        async { task?.await.unwrap_or_else(|error| Err(stopped(error))) }
+    });
+    let mut encoded = std::pin::pin!(encoded.buffered(options.parallelism.max(1)));
+    while let Some(piece) = encoded.next().await {
+        let (bytes, rows) = piece?;
+        output.push(bytes, rows).await?;
+    }
+    output.push(encoder.footer().to_vec(), 0).await?;
+    output.finish(&options.snapshots).await
+}
+
+type Piece<E> = Result<(Vec<u8>, usize), EncodeError<E>>;
+
+fn spawn_piece<E>(encoder: Arc<RowEncoder>, slice: Slice) -> AbortOnDropHandle<Piece<E>>
+where
+    E: Send + 'static,
+{
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let rows = slice.batch.num_rows();
+        let bytes = encoder.piece(&slice.batch, slice.first, slice.estimate)?;
+        Ok((bytes, rows))
+    }))
+}
+
+async fn drive_binary<S, E>(input: S, schema: SchemaRef, encoder: BinaryEncoder, mut output: Output<E>)
+where
+    S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+    E: Error + Send + 'static,
+{
+    let outcome = binary(input, &schema, encoder, &mut output).await;
+    output.end(outcome).await;
+}
+
+async fn binary<S, E>(
+    input: S,
+    schema: &Schema,
+    mut encoder: BinaryEncoder,
+    output: &mut Output<E>,
+) -> Result<(), Halt<E>>
+where
+    S: Stream<Item = Result<RecordBatch, E>> + Send + 'static,
+    E: Error + Send + 'static,
+{
+    let mut input = std::pin::pin!(input);
+    while let Some(batch) = input.next().await {
+        let batch = conforming(batch, schema)?;
+        let mut at = 0;
+        while at < batch.num_rows() {
+            let taken = BINARY_ROWS.min(batch.num_rows() - at);
+            let bytes = encoder.write(&batch.slice(at, taken))?;
+            output.push(bytes, taken).await?;
+            at += taken;
+            // Writing is long compared with waiting: let an abort in.
+            tokio::task::yield_now().await;
+        }
+    }
+    let last = encoder.finish()?;
+    output.push(last, 0).await?;
+    output.finish(&[]).await
+}
