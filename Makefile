@@ -45,8 +45,8 @@ test-e2e: build ## Scenarios, faults and the README's tour against the real bina
 	go test -race -count=1 -timeout 20m ./go-api/test/e2e/...
 
 test-differential: build ## Every vega-datasets table and TPC-H query against DuckDB
-	@.ci/need npm
-	QUERN_VEGA_DIR="$$(.ci/vega)" go test -count=1 -timeout 30m ./go-api/test/differential/...
+	@.ci/need go npm python3
+	go test -count=1 -timeout 30m ./go-api/test/differential/...
 
 fuzz: ## Run each Go fuzz target for FUZZTIME (5s)
 	@.ci/need go

@@ -1,0 +1,125 @@
+// Package differential compares Quern's answers with DuckDB's on the same files: every table of the npm package
+// vega-datasets and every TPC-H query, value by value, through JSON, CSV, Arrow and Parquet. DuckDB and the readers
+// are Python's (go-api/test/requirements.txt), so that no code of ours checks itself.
+package differential
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/quern-data/quern/go-api/test/harness"
+)
+
+// vegaTables is how many of the package's files are data: 69 of JSON, CSV, TSV and Parquet, and one of Arrow.
+const vegaTables = 70
+
+func TestVegaDatasets(t *testing.T) {
+	folder := script(t, ".ci/vega")
+	server := harness.Start(t, folder, "--timeout-max", "5m")
+	compared := compare(t, server.URL, "tables", folder)
+	if compared != vegaTables {
+		t.Errorf("compared %d tables, the package has %d", compared, vegaTables)
+	}
+	harnessTables(t, server)
+}
+
+// harnessTables checks that the catalogue lists exactly the data files.
+func harnessTables(t *testing.T, server *harness.Server) {
+	t.Helper()
+	answer, err := server.Get(t.Context(), "/v1/tables")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed struct {
+		Tables      []struct{ Name, State string }
+		Unreachable []string
+	}
+	if err := json.Unmarshal(answer, &listed); err != nil {
+		t.Fatal(err)
+	}
+	if len(listed.Tables) != vegaTables || len(listed.Unreachable) != 0 {
+		t.Errorf("%d tables listed, unreachable: %v", len(listed.Tables), listed.Unreachable)
+	}
+}
+
+func TestTPCH(t *testing.T) {
+	scale := os.Getenv("QUERN_TPCH_SCALE")
+	if scale == "" {
+		scale = "0.1"
+	}
+	folder := t.TempDir()
+	//nolint:gosec // The repository's own binary.
+	made, err := exec.Command(harness.Binary(t, "quern-sample"), folder, "--only-tpch", "--scale", scale).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, made)
+	}
+	queries, err := filepath.Glob("queries/*.sql")
+	if err != nil || len(queries) != 22 {
+		t.Fatalf("want 22 queries, found %d (%v)", len(queries), err)
+	}
+	server := harness.Start(t, folder, "--timeout-max", "5m")
+	if compared := compare(t, server.URL, append([]string{"queries", folder}, queries...)...); compared != len(queries) {
+		t.Errorf("compared %d queries", compared)
+	}
+}
+
+// compare runs compare.py and makes a subtest of each line that it prints.
+func compare(t *testing.T, url string, args ...string) int {
+	t.Helper()
+	python := script(t, ".ci/venv", filepath.Join(harness.Root(t), "go-api/test/requirements.txt"))
+	//nolint:gosec // The interpreter is the cached environment's.
+	command := exec.CommandContext(t.Context(), python, append([]string{"compare.py", url}, args...)...)
+	command.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
+	stdout, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	scanner := bufio.NewScanner(stdout)
+	scanner.Buffer(nil, 1<<20)
+	for scanner.Scan() {
+		var line struct {
+			Name     string
+			Problems []string
+		}
+		if err := json.Unmarshal(scanner.Bytes(), &line); err != nil {
+			t.Errorf("%v: %s", err, scanner.Text())
+			continue
+		}
+		count++
+		t.Run(line.Name, func(t *testing.T) {
+			for _, problem := range line.Problems {
+				t.Error(problem)
+			}
+		})
+	}
+	if err := command.Wait(); err != nil {
+		t.Fatalf("compare.py: %v\n%s", err, stderr.String())
+	}
+	return count
+}
+
+// script runs one of the repository's scripts and returns the line that it prints.
+func script(t *testing.T, path string, args ...string) string {
+	t.Helper()
+	//nolint:gosec // The repository's own script.
+	command := exec.CommandContext(t.Context(), filepath.Join(harness.Root(t), path), args...)
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
+	out, err := command.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", path, err, stderr.String())
+	}
+	return strings.TrimSpace(string(out))
+}
