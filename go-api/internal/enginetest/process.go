@@ -15,10 +15,15 @@ import (
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
 )
 
+const (
+	chunkSize  = 256 << 10
+	exportSize = 380 << 20
+)
+
 // MainIfEngine runs a double as a process of its own, and does not return, when the program was started the way a
 // supervisor starts an engine. Call it first in TestMain: the test binary is then its own engine.
 //
-// The statement `pid` answers the process id, `hang` sends part of a result and waits. With `--config fail` the
+// The statement `pid` answers the process id, `hang` sends part of a result and waits, `export` sends 380 MiB. With `--config fail` the
 // process ends at once with status 3.
 func MainIfEngine() {
 	if !slices.Contains(os.Args, "--supervised") {
@@ -59,6 +64,17 @@ func run() int {
 
 func answer(_ int, request *enginev1.ExecuteRequest, stream enginev1.QueryService_ExecuteServer) error {
 	switch request.GetSql() {
+	case "export":
+		if err := SendPart(stream, make([]byte, chunkSize)); err != nil {
+			return err
+		}
+		chunk := &enginev1.ExecuteResponse{Part: &enginev1.ExecuteResponse_Chunk{Chunk: make([]byte, chunkSize)}}
+		for range exportSize/chunkSize - 1 {
+			if err := stream.Send(chunk); err != nil {
+				return err
+			}
+		}
+		return stream.Send(&enginev1.ExecuteResponse{Part: &enginev1.ExecuteResponse_Trailer{Trailer: &enginev1.Receipt{Bytes: exportSize}}})
 	case "hang":
 		if err := SendPart(stream, make([]byte, 64<<10)); err != nil {
 			return err

@@ -75,7 +75,9 @@ func FuzzExact(f *testing.F) {
 		if !json.Valid([]byte(number)) || strings.ContainsAny(number, "\" [{tfn\t\r\n") || len(number) > 1000 {
 			return
 		}
-		exact(number)
+		if positive := strings.TrimPrefix(number, "-"); exact(positive) != exact("-"+positive) {
+			t.Errorf("%s is judged by its sign", number)
+		}
 	})
 }
 
