@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -19,6 +20,7 @@ import (
 
 const (
 	maxBody     = 1 << 20
+	bodyTimeout = 30 * time.Second
 	formatField = "format"
 	paramsField = "params"
 )
@@ -31,24 +33,37 @@ func checkRequest(route *route, w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !route.hasBody {
+		// The gateway would read a body to its end, which may never come.
+		r.Body = http.NoBody
 		return nil
 	}
 	if err := checkMediaType(r.Header); err != nil {
 		return err
 	}
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	raw, err := readBody(w, r)
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
 		return apierr.New(apierr.BodyTooLarge, "the request's body is over 1 MiB; a statement may have 256 KiB, the rest is for params")
 	}
 	if err != nil {
-		return apierr.New(apierr.BodyInvalid, "the request's body ended before its time")
+		return apierr.New(apierr.BodyInvalid, "the request's body broke off or came too slowly")
 	}
 	if err := checkBody(raw, route.input); err != nil {
 		return err
 	}
 	r.Body = io.NopCloser(bytes.NewReader(raw))
 	return nil
+}
+
+// readBody reads the body against the clock. http.Server's own ReadTimeout would do that too, but it runs on while the
+// request is answered, and ends long answers.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	control := http.NewResponseController(w)
+	// Every connection of the server has deadlines; a test's recorder has none and needs none.
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	_ = control.SetReadDeadline(time.Time{})
+	return raw, err
 }
 
 // checkMediaType takes JSON, nothing said, and what curl -d says unasked.
