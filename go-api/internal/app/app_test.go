@@ -229,7 +229,7 @@ func TestRequestsUnderWayEndWithinTheGracePeriod(t *testing.T) {
 }
 
 func TestEngineThatCannotStartEndsTheEdge(t *testing.T) {
-	p := run(t, configure(t, "--config", "fail"))
+	p := run(t, configure(t, "--spill-dir", "fail"))
 	err := p.wait(t)
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") {
 		t.Fatal(err)

@@ -45,13 +45,13 @@ type Config struct {
 type engineSetting struct{ name, usage string }
 
 var engineSettings = []engineSetting{
-	{"config", "file with tables, keys, types and limits; without it, quern.yaml in the first folder where there is one"},
-	{"memory", "memory for all queries together, such as 4GiB"},
-	{"query-memory", "memory for one query, such as 512MiB"},
-	{"spill-bytes", "disk space for queries that do not fit into memory, such as 10GiB"},
-	{"spill-dir", "folder for what is spilled"},
-	{"max-concurrent-queries", "queries that run at the same time"},
-	{"max-queued-queries", "queries that wait for their turn; one more is refused"},
+	{"memory", "memory for all queries together, such as 4GiB; 60 % of the machine's or container's by default"},
+	{"query-memory", "memory for one query, such as 512MiB; half of --memory by default"},
+	{"spill-bytes", "disk space for queries that do not fit into memory; 10GiB by default"},
+	{"spill-dir", "folder for what is spilled; the system's temporary folder by default"},
+	{"max-concurrent-queries", "queries that run at the same time; four for each thread by default"},
+	{"max-queued-queries", "queries that wait for their turn, one more is refused; as many as may run by default"},
+	{"threads", "threads that plan, execute and encode; one for each core by default"},
 }
 
 // Register defines the settings of `quern serve` on flags.
@@ -157,7 +157,7 @@ func (c *Config) EngineArgs() []string {
 }
 
 func (c *Config) collectEngineFlags() []string {
-	args := []string{"--timeout-default", c.TimeoutDefault.String(), "--timeout-max", c.TimeoutMax.String()}
+	args := []string{"--timeout-default", c.TimeoutDefault.String(), "--timeout-max", c.TimeoutMax.String(), "--log-level", c.LogLevel}
 	for _, setting := range engineSettings {
 		if flag := c.flags.Lookup(setting.name); flag != nil && flag.Value.String() != "" {
 			args = append(args, "--"+setting.name, flag.Value.String())

@@ -23,7 +23,7 @@ const (
 // MainIfEngine runs a double as a process of its own, and does not return, when the program was started the way a
 // supervisor starts an engine. Call it first in TestMain: the test binary is then its own engine.
 //
-// The statement `pid` answers the process id, `hang` sends part of a result and waits, `export` sends 380 MiB. With `--config fail` the
+// The statement `pid` answers the process id, `hang` sends part of a result and waits, `export` sends 380 MiB. With `--spill-dir fail` the
 // process ends at once with status 3.
 func MainIfEngine() {
 	if !slices.Contains(os.Args, "--supervised") {

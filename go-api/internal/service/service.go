@@ -22,10 +22,18 @@ func outward(ctx context.Context, err error, timeout time.Duration) error {
 		if errors.Is(ctx.Err(), context.Canceled) {
 			return apierr.Of(context.Canceled).Err()
 		}
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) || st.Code() == codes.DeadlineExceeded {
+		if st.Code() == codes.DeadlineExceeded || pastDeadline(ctx) {
 			return apierr.Timeout(timeout)
 		}
 		telemetry.Logger(ctx).WarnContext(ctx, "engine call failed", "error", err)
 	}
 	return apierr.Of(err).Err()
+}
+
+// pastDeadline says whether the deadline has passed, or will in a moment: a call has the same deadline at the engine, and
+// what gives it up there may see it first and call it a cancellation.
+func pastDeadline(ctx context.Context) bool {
+	const moment = 50 * time.Millisecond
+	deadline, ok := ctx.Deadline()
+	return ok && time.Until(deadline) < moment
 }
