@@ -30,7 +30,7 @@
 //! - An empty cell is null. A quoted empty cell (`""`) is the empty string in a text column and null in others.
 //! - A column has the first type that all its cells fit: Boolean (`true`, `false`, any case), Int64, UInt64,
 //!   Decimal128(38,0), Float64 (`1.5`, `.5`, `1e3`, `NaN`), Date32 (`2024-01-31` or `2024/01/31`), Timestamp in µs
-//!   (`2024-01-31 10:00`, with seconds and fraction if wanted, ns from 7 digits on), Timestamp in UTC if every cell has
+//!   (`2024-01-31 10:00`, with seconds and fraction if wanted, ns from 7 digits on if all years allow it), Timestamp in UTC if every cell has
 //!   `Z` or an offset; otherwise Utf8, the cell as it stands. Spaces around a typed cell are ignored. A number with a
 //!   leading zero or plus sign (zip codes, phone numbers) is text.
 

@@ -19,7 +19,7 @@
 
 mod apply;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 

@@ -3,12 +3,13 @@
 use arrow::datatypes::{Field, Schema};
 use bytes::Bytes;
 
+use super::MAX_RECORD_BYTES;
 use super::compress::Compression;
 use super::csv::{SNIFF_BYTES, header_names, looks_like_header, numbered_names, sniff_delimiter};
 use super::csv_cell::{Cell, count_lines, split_record};
 use super::error::{Stop, TextError};
 use super::facade::CsvOptions;
-use super::input::{Input, More};
+use super::input::{Input, More, TOO_LONG};
 use super::kinds::Kinds;
 use super::scalar::cell_kind;
 
@@ -76,7 +77,8 @@ impl CsvReader {
             if self.ended {
                 return Ok(Advance::End);
             }
-            if self.delimiter.is_none() && (self.input.ended() || self.input.unread().len() >= SNIFF_BYTES) {
+            let enough = self.input.ended() || self.input.spoiled() || self.input.unread().len() >= SNIFF_BYTES;
+            if self.delimiter.is_none() && enough {
                 self.delimiter = Some(sniff_delimiter(self.input.unread(), self.input.ended()));
             }
             if let Some(delimiter) = self.delimiter {
@@ -106,6 +108,7 @@ impl CsvReader {
                     self.ended = true;
                     break Ok(Some(Advance::End));
                 }
+                Ok(Some(end)) if end > MAX_RECORD_BYTES => Err(Stop::bad(0, TOO_LONG)),
                 Ok(Some(end)) => take(&mut self.begun, &mut self.rows, taker, rest, &self.cells).map(|()| end),
                 Err(stop) => Err(stop),
             };

@@ -6,6 +6,9 @@ use super::MAX_RECORD_BYTES;
 use super::compress::{Compression, Fill, Inflate};
 use super::error::TextError;
 
+/// What is told of a row beyond [`MAX_RECORD_BYTES`].
+pub(super) const TOO_LONG: &str = "a row is longer than 64 MiB; split it into several rows";
+
 /// Text that has come and is not yet consumed.
 #[derive(Debug)]
 pub(super) struct Input {
@@ -73,6 +76,11 @@ impl Input {
         self.ended
     }
 
+    /// Text that is not UTF-8 follows the unread text.
+    pub(super) fn spoiled(&self) -> bool {
+        self.invalid_utf8
+    }
+
     pub(super) fn consume(&mut self, bytes: usize) {
         self.start += bytes;
     }
@@ -104,7 +112,7 @@ impl Input {
                 return Ok(More::Ready);
             }
             if self.text.len() > MAX_RECORD_BYTES {
-                return Err(self.error(0, "a row is longer than 64 MiB; split it into several rows"));
+                return Err(self.error(0, TOO_LONG));
             }
             if self.invalid_utf8 {
                 return Err(self.invalid());

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
+use super::MAX_RECORD_BYTES;
 use super::compress::Compression;
 use super::error::{Stop, TextError};
-use super::input::{Input, More};
+use super::input::{Input, More, TOO_LONG};
 use super::scan::{Scan, Scanner, Token};
 
 /// Takes the rows of a file.
@@ -108,6 +109,9 @@ impl JsonReader {
             match step(self.frame, &mut scanner, taker) {
                 Ok(Step::Row) => {
                     let bytes = scanner.position() - consumed;
+                    if bytes > MAX_RECORD_BYTES {
+                        break Err(self.input.error(consumed, TOO_LONG));
+                    }
                     consumed = scanner.position();
                     self.rows += 1;
                     if let Frame::Array { first } = &mut self.frame {

@@ -24,6 +24,9 @@ impl Kinds {
     pub(super) const INSTANT_NS: Self = Self(1 << 9);
     pub(super) const TEXT: Self = Self(1 << 10);
 
+    /// A date or time that nanoseconds cannot express, beside its own kind.
+    const FAR: Self = Self(1 << 11);
+
     const ALL: [Self; 11] = [
         Self::BOOL,
         Self::INT64,
@@ -42,6 +45,11 @@ impl Kinds {
         self.0 |= kind.0;
     }
 
+    /// The same for a date or time that nanoseconds cannot express.
+    pub(super) fn far(self) -> Self {
+        Self(self.0 | Self::FAR.0)
+    }
+
     pub(super) fn contains(self, kind: Self) -> bool {
         self.0 & kind.0 != 0
     }
@@ -52,6 +60,9 @@ impl Kinds {
 
     /// The type that holds every kind of the set, by the one lattice of [`crate::widen`]; Null for the empty set.
     pub(super) fn data_type(self) -> DataType {
+        if self.contains(Self::FAR) && (self.contains(Self::TIMESTAMP_NS) || self.contains(Self::INSTANT_NS)) {
+            return DataType::Utf8;
+        }
         Self::ALL.into_iter().filter(|kind| self.contains(*kind)).fold(DataType::Null, |wide, kind| {
             let left = Field::new("", wide, true);
             let right = Field::new("", kind.single(), true);

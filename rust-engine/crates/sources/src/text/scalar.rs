@@ -47,14 +47,17 @@ pub(super) fn cell_kind(cell: &str) -> Kinds {
 }
 
 fn moment_kind(cell: &str) -> Kinds {
-    match parse_moment(cell) {
-        None => Kinds::TEXT,
-        Some(Moment { time: false, .. }) => Kinds::DATE,
-        Some(Moment { offset: None, fine: false, .. }) => Kinds::TIMESTAMP,
-        Some(Moment { offset: None, .. }) => Kinds::TIMESTAMP_NS,
-        Some(Moment { fine: false, .. }) => Kinds::INSTANT,
-        Some(_) => Kinds::INSTANT_NS,
-    }
+    let Some(moment) = parse_moment(cell) else {
+        return Kinds::TEXT;
+    };
+    let kind = match (moment.time, moment.offset.is_some(), moment.fine) {
+        (false, ..) => Kinds::DATE,
+        (true, false, false) => Kinds::TIMESTAMP,
+        (true, false, true) => Kinds::TIMESTAMP_NS,
+        (true, true, false) => Kinds::INSTANT,
+        (true, true, true) => Kinds::INSTANT_NS,
+    };
+    if moment.since_epoch(TimeUnit::Nanosecond).is_err() { kind.far() } else { kind }
 }
 
 /// Whether a CSV cell is a number, and if so whether it is an integer. Leading zeros and plus signs make it text.
