@@ -30,9 +30,10 @@
 //! `digest` cover everything up to and including the `]` that closes the rows; [`Format::JsonArray`] ends
 //! with LF, as does each line of [`Format::Ndjson`]; [`Format::Csv`] is RFC 4180 with a header line and
 //! CRLF. A null in a CSV of one column is an empty line, and counts as a row. [`Format::Arrow`] keeps all
-//! types but string and binary views, which older clients can't read: they become plain strings and
-//! binaries, at every depth. [`Format::Parquet`] does the same, and writes dictionaries and runs as their
-//! values and list views as lists; its pages are compressed with zstd.
+//! types but two, at every depth: string and binary views, which older clients can't read, become plain
+//! strings and binaries, and run-end encoded columns become their values. [`Format::Parquet`] does the
+//! same, and also writes dictionaries as their values and list views as lists; its pages are compressed
+//! with zstd.
 
 mod binary;
 mod cell;

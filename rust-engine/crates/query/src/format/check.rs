@@ -79,8 +79,9 @@ fn written(field: &FieldRef, format: Format) -> FieldRef {
     Arc::new(Field::clone(field).with_data_type(data_type))
 }
 
-/// Views become plain strings and binaries, which older clients can read too. Parquet has no run-end
-/// encoding or list views, and its dictionaries are its own affair.
+/// Views become plain strings and binaries, which older clients can read too. Runs become their values: Parquet has
+/// none, and Arrow's IPC writer (59.3) gives an empty slice of runs a run end of 0, which readers refuse. Parquet has
+/// no list views either, and its dictionaries are its own affair.
 fn written_type(data_type: &DataType, format: Format) -> DataType {
     use DataType::*;
     let parquet = format == Format::Parquet;
@@ -98,8 +99,7 @@ fn written_type(data_type: &DataType, format: Format) -> DataType {
         Map(entries, sorted) => Map(written(entries, format), *sorted),
         Dictionary(_, values) if parquet => written_type(values, format),
         Dictionary(keys, values) => Dictionary(keys.clone(), Box::new(written_type(values, format))),
-        RunEndEncoded(_, values) if parquet => written_type(values.data_type(), format),
-        RunEndEncoded(ends, values) => RunEndEncoded(Arc::clone(ends), written(values, format)),
+        RunEndEncoded(_, values) => written_type(values.data_type(), format),
         other => other.clone(),
     }
 }

@@ -95,8 +95,6 @@ fn every_scalar_type_comes_back() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
     #[test]
     fn random_batches_come_back(
         types in prop::collection::vec(any_type(), 1..4),
