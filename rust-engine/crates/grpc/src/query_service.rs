@@ -1,0 +1,183 @@
+//! `quern.engine.v1.QueryService`.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use prost_types::value::Kind;
+use quern_core::{EngineError, Reason, TableSnapshot};
+use quern_query::format::{Format, NumberStyle, Part};
+use quern_query::{Engine, Params};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+use tracing::Instrument;
+
+use crate::proto::execute_response::Part as Message;
+use crate::proto::{self, query_service_server};
+use crate::status::status;
+use crate::types;
+
+/// Executes statements on the engine.
+pub struct QueryService {
+    engine: Arc<Engine>,
+}
+
+impl QueryService {
+    /// A service over an engine.
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+}
+
+#[tonic::async_trait]
+impl query_service_server::QueryService for QueryService {
+    type ExecuteStream = Pin<Box<dyn Stream<Item = Result<proto::ExecuteResponse, Status>> + Send>>;
+
+    async fn execute(&self, request: Request<proto::ExecuteRequest>) -> Result<Response<Self::ExecuteStream>, Status> {
+        let span = span(request.metadata());
+        let timeout = grpc_timeout(request.metadata());
+        let request = decode(request.into_inner(), timeout).map_err(status)?;
+        let execution = self.engine.execute(request).instrument(span).await.map_err(status)?;
+        let header = proto::ExecuteHeader {
+            columns: execution.schema.fields().iter().map(|f| types::column(f)).collect(),
+            snapshots: types::snapshots(&execution.snapshots),
+            cacheable: execution.volatile.is_empty(),
+            uncacheable_reason: uncacheable_reason(&execution.volatile),
+        };
+        let snapshots = execution.snapshots.clone();
+        let first = futures::stream::once(async { Ok(message(Message::Header(header))) });
+        let parts = execution.into_parts().map(move |part| part.map(|p| encode(p, &snapshots)).map_err(status));
+        Ok(Response::new(Box::pin(first.chain(parts))))
+    }
+}
+
+fn message(part: Message) -> proto::ExecuteResponse {
+    proto::ExecuteResponse { part: Some(part) }
+}
+
+fn encode(part: Part, snapshots: &[TableSnapshot]) -> proto::ExecuteResponse {
+    match part {
+        Part::Chunk(bytes) => message(Message::Chunk(bytes)),
+        Part::Receipt(receipt) => message(Message::Trailer(proto::Receipt {
+            rows: receipt.rows,
+            bytes: receipt.bytes,
+            sha256: receipt.sha256.to_vec(),
+            snapshots: types::snapshots(snapshots),
+        })),
+    }
+}
+
+fn uncacheable_reason(volatile: &BTreeSet<String>) -> String {
+    if volatile.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = volatile.iter().map(|n| format!("{n}()")).collect();
+    format!("the statement calls {}", names.join(", "))
+}
+
+fn decode(request: proto::ExecuteRequest, timeout: Option<Duration>) -> Result<quern_query::Request, EngineError> {
+    let format = match request.format() {
+        proto::Format::Unspecified => {
+            return Err(EngineError::new(Reason::RequestInvalid, "`format` is missing or unknown"));
+        }
+        proto::Format::Json => Format::Json,
+        proto::Format::JsonArray => Format::JsonArray,
+        proto::Format::Ndjson => Format::Ndjson,
+        proto::Format::Csv => Format::Csv,
+        proto::Format::Arrow => Format::Arrow,
+        proto::Format::Parquet => Format::Parquet,
+    };
+    let numbers = match request.numbers() {
+        proto::NumberStyle::Unspecified | proto::NumberStyle::Exact => NumberStyle::Exact,
+        proto::NumberStyle::String => NumberStyle::String,
+    };
+    let params = params(request.params)?;
+    Ok(quern_query::Request { sql: request.sql, params, format, numbers, timeout })
+}
+
+fn params(value: Option<prost_types::Value>) -> Result<Params, EngineError> {
+    match value.and_then(|v| v.kind) {
+        None | Some(Kind::NullValue(_)) => Ok(Params::None),
+        Some(Kind::ListValue(list)) => Ok(Params::List(list.values.into_iter().map(json).collect())),
+        Some(Kind::StructValue(fields)) => {
+            Ok(Params::Named(fields.fields.into_iter().map(|(name, v)| (name, json(v))).collect()))
+        }
+        Some(Kind::BoolValue(_) | Kind::NumberValue(_) | Kind::StringValue(_)) => Err(EngineError::new(
+            Reason::ParameterInvalid,
+            "`params` must be a list for `$1`, `$2`, … or an object for `$name`",
+        )),
+    }
+}
+
+/// Nesting is bounded by the decoder, which refuses messages nested deeper than 100.
+fn json(value: prost_types::Value) -> serde_json::Value {
+    match value.kind {
+        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        Some(Kind::BoolValue(b)) => b.into(),
+        Some(Kind::NumberValue(n)) => number(n),
+        Some(Kind::StringValue(s)) => s.into(),
+        Some(Kind::ListValue(list)) => list.values.into_iter().map(json).collect(),
+        Some(Kind::StructValue(fields)) => {
+            serde_json::Value::Object(fields.fields.into_iter().map(|(name, v)| (name, json(v))).collect())
+        }
+    }
+}
+
+/// Whole numbers that a double holds exactly are integers again.
+fn number(n: f64) -> serde_json::Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if n.fract() == 0.0 && n.abs() <= EXACT {
+        #[allow(clippy::cast_possible_truncation, reason = "whole and within 2^53")]
+        return (n as i64).into();
+    }
+    n.into()
+}
+
+/// The call's deadline, as gRPC sends it: up to eight digits and a unit.
+fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let value = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount.saturating_mul(3600))),
+        "M" => Some(Duration::from_secs(amount.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+/// The span of a call, with the edge's request id and W3C trace context, so that both logs can be joined.
+fn span(metadata: &MetadataMap) -> tracing::Span {
+    let text = |key: &str| metadata.get(key).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    tracing::info_span!("execute", request_id = text("x-request-id"), traceparent = text("traceparent"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_grpc_timeouts() {
+        let read = |text: &str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().expect("a header value"));
+            grpc_timeout(&metadata)
+        };
+        assert_eq!(read("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
+        assert_eq!(read("S"), None);
+        assert_eq!(read("5x"), None);
+    }
+
+    #[test]
+    fn whole_numbers_are_integers() {
+        assert_eq!(number(3.0).to_string(), "3");
+        assert_eq!(number(0.5).to_string(), "0.5");
+        assert_eq!(number(f64::NAN), serde_json::Value::Null);
+    }
+}

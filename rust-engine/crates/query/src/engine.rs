@@ -1,0 +1,269 @@
+//! The engine: from a statement to a stream of encoded parts.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+    SchemaProvider,
+};
+use datafusion::common::TableReference;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionState;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::Statement;
+use futures::{Stream, StreamExt};
+use quern_core::{EngineError, Reason, Result, TableSnapshot};
+use quern_sources::provider::SnapshotProvider;
+use quern_sources::{Catalog, PinnedStore, Table};
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::admission::Admission;
+use crate::allow::{self, Findings};
+use crate::errors;
+use crate::format::{self, EncodeOptions, Encoded, Format, NumberStyle, Part};
+use crate::functions;
+use crate::idents;
+use crate::limits::Limits;
+use crate::params::{self, Params};
+use crate::parse;
+use crate::runtime::SharedRuntime;
+
+/// One statement and how to answer it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The SQL text.
+    pub sql: String,
+    /// Values for its placeholders.
+    pub params: Params,
+    /// The encoding of the result.
+    pub format: Format,
+    /// How JSON carries 64-bit integers and decimals.
+    pub numbers: NumberStyle,
+    /// How long the caller waits; the engine's default where absent, its maximum above that.
+    pub timeout: Option<Duration>,
+}
+
+/// A statement under way. Dropping it stops the query within a batch.
+pub struct Execution {
+    /// The result's columns.
+    pub schema: SchemaRef,
+    /// What it reads, ordered by table.
+    pub snapshots: Vec<TableSnapshot>,
+    /// The functions that make the result differ from call to call; empty where it may be kept.
+    pub volatile: BTreeSet<String>,
+    running: Running,
+}
+
+struct Running {
+    encoded: Encoded<DataFusionError>,
+    store: Arc<PinnedStore>,
+    findings: Findings,
+    deadline: Instant,
+    ended: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+struct Planned {
+    plan: Arc<dyn ExecutionPlan>,
+    state: SessionState,
+    tables: Vec<Arc<Table>>,
+    store: Arc<PinnedStore>,
+    findings: Findings,
+}
+
+/// Executes statements over the tables of a [`Catalog`].
+pub struct Engine {
+    catalog: Catalog,
+    template: SessionState,
+    runtime: SharedRuntime,
+    admission: Admission,
+    limits: Limits,
+    cpu: Handle,
+}
+
+impl Engine {
+    /// An engine over source folders, whose planning and execution run on `cpu`.
+    pub fn new(roots: Vec<PathBuf>, limits: Limits, cpu: Handle) -> Result<Self> {
+        let runtime = SharedRuntime::new(&limits)
+            .map_err(|e| EngineError::internal(format!("can't set up memory and spill space: {e}")))?;
+        let catalog = Catalog::new(roots, runtime.footers(), limits.threads);
+        let admission = Admission::new(&limits);
+        Ok(Self { catalog, template: template(&limits), runtime, admission, limits, cpu })
+    }
+
+    /// The catalogue, for description.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Runs catalogue work on the engine's own threads.
+    pub async fn on_cpu<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+        AbortOnDropHandle::new(self.cpu.spawn(work))
+            .await
+            .unwrap_or_else(|e| Err(EngineError::internal(format!("a task failed: {e}"))))
+    }
+
+    /// Memory that queries hold at this moment, in bytes.
+    pub fn reserved_bytes(&self) -> usize {
+        self.runtime.reserved()
+    }
+
+    /// Plans a statement and starts it. Waits for a free place first. The deadline counts from here.
+    pub async fn execute(self: &Arc<Self>, request: Request) -> Result<Execution> {
+        let timeout = request.timeout.unwrap_or(self.limits.timeout_default).min(self.limits.timeout_max);
+        let deadline = Instant::now() + timeout;
+        let this = Arc::clone(self);
+        let work = async move {
+            let permit = this.admission.enter().await?;
+            this.start(request, deadline, permit).await
+        };
+        match tokio::time::timeout_at(deadline, self.on_cpu(work)).await {
+            Ok(started) => started,
+            Err(_) => Err(timed_out()),
+        }
+    }
+
+    async fn start(&self, request: Request, deadline: Instant, permit: OwnedSemaphorePermit) -> Result<Execution> {
+        let planned = self.plan(&request).await?;
+        let snapshots: Vec<TableSnapshot> = planned
+            .tables
+            .iter()
+            .map(|t| TableSnapshot { table: t.name.clone(), snapshot: t.snapshot.clone() })
+            .collect();
+        let schema = planned.plan.schema();
+        let batches = execute_stream(planned.plan, planned.state.task_ctx())
+            .map_err(|e| errors::execution(&e, &planned.findings))?;
+        let options = EncodeOptions {
+            format: request.format,
+            numbers: request.numbers,
+            parallelism: self.limits.threads,
+            snapshots: snapshots.iter().map(|s| (s.table.clone(), s.snapshot.clone())).collect(),
+            runtime: Some(self.cpu.clone()),
+        };
+        let encoded = format::encode(batches, Arc::clone(&schema), options).map_err(|e| errors::format(&e))?;
+        Ok(Execution {
+            schema,
+            snapshots,
+            volatile: planned.findings.volatile.clone(),
+            running: Running {
+                encoded,
+                store: planned.store,
+                findings: planned.findings,
+                deadline,
+                ended: false,
+                _permit: permit,
+            },
+        })
+    }
+
+    async fn plan(&self, request: &Request) -> Result<Planned> {
+        let mut statement = parse::parse(&request.sql)?;
+        let names = self.table_names(&statement)?;
+        let tables = self.catalog.resolve(names).await?;
+        let schemas: HashMap<_, _> = tables.iter().map(|t| (t.name.clone(), t.schema())).collect();
+        idents::match_case(&mut statement, &schemas);
+        let store = Arc::new(PinnedStore::new(tables.iter().flat_map(|t| &t.files).map(|(f, _)| Arc::clone(f))));
+        let state = self.session(&tables, Arc::clone(&store))?;
+        let planning = |e: DataFusionError| errors::planning(&request.sql, &e);
+        let plan = state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await.map_err(planning)?;
+        let plan = params::bind(plan, &request.params)?;
+        let findings = allow::check(&plan)?;
+        let plan = state.create_physical_plan(&plan).await.map_err(|e| errors::execution(&e, &findings))?;
+        Ok(Planned { plan, state, tables, store, findings })
+    }
+
+    fn table_names(&self, statement: &Statement) -> Result<BTreeSet<String>> {
+        let wrapped = DfStatement::Statement(Box::new(statement.clone()));
+        let references = self.template.resolve_table_references(&wrapped).map_err(|e| errors::planning("", &e))?;
+        references
+            .into_iter()
+            .filter(|r| !self.template.table_functions().contains_key(r.table()))
+            .map(|reference| match reference {
+                TableReference::Bare { table } => Ok(table.to_string()),
+                TableReference::Partial { .. } | TableReference::Full { .. } => Err(EngineError::new(
+                    Reason::UnknownTable,
+                    format!("no table `{reference}`; tables have plain names, without a schema before them"),
+                )
+                .with("table", reference)),
+            })
+            .collect()
+    }
+
+    fn session(&self, tables: &[Arc<Table>], store: Arc<PinnedStore>) -> Result<SessionState> {
+        let schema = MemorySchemaProvider::new();
+        for table in tables {
+            let provider = Arc::new(SnapshotProvider::new(Arc::clone(table)));
+            schema.register_table(table.name.clone(), provider).map_err(|e| errors::planning("", &e))?;
+        }
+        let catalog = MemoryCatalogProvider::new();
+        catalog.register_schema("public", Arc::new(schema)).map_err(|e| errors::planning("", &e))?;
+        let list = MemoryCatalogProviderList::new();
+        list.register_catalog("datafusion".to_owned(), Arc::new(catalog));
+        Ok(SessionStateBuilder::new_from_existing(self.template.clone())
+            .with_runtime_env(self.runtime.query(store))
+            .with_catalog_list(Arc::new(list))
+            .build())
+    }
+}
+
+/// The session that every query's session is a copy of.
+fn template(limits: &Limits) -> SessionState {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(limits.threads)
+        .with_information_schema(false)
+        .with_create_default_catalog_and_schema(false);
+    config.options_mut().execution.time_zone = Some("+00:00".to_owned());
+    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    functions::restrict(state)
+}
+
+fn timed_out() -> EngineError {
+    EngineError::new(
+        Reason::QueryTimeout,
+        "the query ran past its deadline; ask for less, or for more time with `timeout`",
+    )
+}
+
+impl Execution {
+    /// The encoded parts: chunks, then one receipt. Ends after the first error.
+    pub fn into_parts(self) -> impl Stream<Item = Result<Part>> + Send + 'static {
+        futures::stream::unfold(self.running, |mut running| async move {
+            if running.ended {
+                return None;
+            }
+            let part = running.next().await;
+            running.ended = !matches!(part, Ok(Part::Chunk(_)));
+            Some((part, running))
+        })
+    }
+}
+
+impl Running {
+    async fn next(&mut self) -> Result<Part> {
+        let error = match tokio::time::timeout_at(self.deadline, self.encoded.next()).await {
+            Err(_) => return Err(timed_out()),
+            Ok(Some(Ok(part))) => return Ok(part),
+            Ok(Some(Err(error))) => errors::encoding(&error, &self.findings),
+            Ok(None) => EngineError::internal("the result ended without a receipt"),
+        };
+        // Whatever went wrong on files that changed meanwhile is best answered by a new attempt.
+        let store = Arc::clone(&self.store);
+        match tokio::task::spawn_blocking(move || store.first_changed()).await {
+            Ok(Some(changed)) => {
+                Err(EngineError::new(Reason::SnapshotChanged, format!("{changed}; ask again"))
+                    .with("file", changed.file))
+            }
+            _ => Err(error),
+        }
+    }
+}

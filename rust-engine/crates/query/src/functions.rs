@@ -1,0 +1,94 @@
+//! Which functions there are: DataFusion's, less those that reveal internals, with caps on those that allocate
+//! without bound.
+
+mod caps;
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::Result;
+use datafusion::error::DataFusionError;
+use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::logical_expr::{
+    ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+};
+use quern_core::{EngineError, Reason};
+
+use caps::Cap;
+
+/// Functions that say something about the engine rather than the data.
+const HIDDEN: &[&str] = &["version", "input_file_name"];
+
+/// Takes the hidden functions out and puts caps on the dangerous ones.
+pub(crate) fn restrict(mut state: SessionState) -> SessionState {
+    for name in HIDDEN {
+        if state.scalar_functions().contains_key(*name) {
+            let _ = state.deregister_udf(name);
+        }
+    }
+    for (name, cap) in caps::CAPS {
+        let Some(inner) = state.scalar_functions().get(*name).cloned() else { continue };
+        let _ = state.register_udf(Arc::new(ScalarUDF::new_from_impl(Capped { inner, cap: *cap })));
+    }
+    state
+}
+
+/// A function that first measures what it would allocate.
+#[derive(Debug)]
+struct Capped {
+    inner: Arc<ScalarUDF>,
+    cap: Cap,
+}
+
+impl PartialEq for Capped {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner == other.inner
+    }
+}
+
+impl Eq for Capped {}
+
+impl Hash for Capped {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Capped {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(arg_types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        self.inner.return_field_from_args(args)
+    }
+
+    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.coerce_types(arg_types)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.inner.documentation()
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if let Some((wanted, cap, unit)) = self.cap.exceeded(&args)? {
+            let message = format!("`{}` would make {wanted} {unit} at once; at most {cap} are made", self.name());
+            return Err(DataFusionError::External(Box::new(EngineError::new(Reason::ValueTooLarge, message))));
+        }
+        self.inner.invoke_with_args(args)
+    }
+}

@@ -1,0 +1,183 @@
+//! How much a call would allocate, measured before it does.
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use datafusion::common::Result;
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
+
+/// The most bytes of text that one call on one batch may make.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The most list elements that one call on one batch may make.
+const MAX_ELEMENTS: u64 = 10_000_000;
+
+/// How a function's output is measured from its arguments.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cap {
+    /// Bytes of the first argument times the second.
+    Repeat,
+    /// The second argument, in characters of at most 4 bytes.
+    Pad,
+    /// Bytes of the first argument times those of the last text argument.
+    Replace,
+    /// (stop - start) / step elements.
+    Series,
+    /// The second argument, in elements.
+    Elements,
+    /// Bytes of all arguments together.
+    Concat,
+}
+
+/// The functions that allocate by a number in their arguments, or multiply their input.
+pub(crate) const CAPS: &[(&str, Cap)] = &[
+    ("repeat", Cap::Repeat),
+    ("lpad", Cap::Pad),
+    ("rpad", Cap::Pad),
+    ("replace", Cap::Replace),
+    ("regexp_replace", Cap::Replace),
+    ("concat", Cap::Concat),
+    ("concat_ws", Cap::Concat),
+    ("range", Cap::Series),
+    ("generate_series", Cap::Series),
+    ("gen_series", Cap::Series),
+    ("array_repeat", Cap::Elements),
+    ("list_repeat", Cap::Elements),
+    ("array_resize", Cap::Elements),
+    ("list_resize", Cap::Elements),
+];
+
+impl Cap {
+    /// What the call would make, the cap and the unit, if it is too much.
+    pub(crate) fn exceeded(self, args: &ScalarFunctionArgs) -> Result<Option<(u64, u64, &'static str)>> {
+        let (wanted, cap, unit) = match self {
+            Cap::Repeat => (product(args, 0, 1)?, MAX_BYTES, "bytes"),
+            Cap::Pad => (total(args, 1)?.saturating_mul(4), MAX_BYTES * 4, "bytes"),
+            Cap::Replace => (replaced(args)?, MAX_BYTES * 4, "bytes"),
+            Cap::Concat => (joined(args)?, MAX_BYTES * 4, "bytes"),
+            Cap::Series => (series(args)?, MAX_ELEMENTS, "elements"),
+            Cap::Elements => (total(args, 1)?, MAX_ELEMENTS, "elements"),
+        };
+        Ok((wanted > cap).then_some((wanted, cap, unit)))
+    }
+}
+
+/// An argument as an array; a constant has one row, and then every row of the batch uses it.
+fn argument(args: &ScalarFunctionArgs, at: usize) -> Result<Option<ArrayRef>> {
+    match args.args.get(at) {
+        None => Ok(None),
+        Some(ColumnarValue::Array(array)) => Ok(Some(array.clone())),
+        Some(ColumnarValue::Scalar(scalar)) => Ok(Some(scalar.to_array()?)),
+    }
+}
+
+fn row(index: usize, array: &dyn Array) -> usize {
+    if array.len() == 1 { 0 } else { index }
+}
+
+fn rows(args: &ScalarFunctionArgs) -> usize {
+    let all_constant = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+    if all_constant { 1 } else { args.number_rows }
+}
+
+fn integers(args: &ScalarFunctionArgs, at: usize) -> Result<Option<Int64Array>> {
+    let Some(array) = argument(args, at)? else { return Ok(None) };
+    if !array.data_type().is_integer() {
+        return Ok(None);
+    }
+    Ok(Some(cast(&array, &DataType::Int64)?.as_primitive().clone()))
+}
+
+fn positive(values: &Int64Array, index: usize) -> u64 {
+    let at = row(index, values);
+    if values.is_null(at) { 0 } else { u64::try_from(values.value(at)).unwrap_or(0) }
+}
+
+/// The length in bytes of a text value; other types count as nothing.
+fn text_len(array: &dyn Array, index: usize) -> u64 {
+    let at = row(index, array);
+    if array.len() <= at || array.is_null(at) {
+        return 0;
+    }
+    let len = match array.data_type() {
+        DataType::Utf8 => array.as_string::<i32>().value_length(at) as usize,
+        DataType::LargeUtf8 => array.as_string::<i64>().value(at).len(),
+        DataType::Utf8View => array.as_string_view().value(at).len(),
+        _ => 0,
+    };
+    len as u64
+}
+
+fn product(args: &ScalarFunctionArgs, text: usize, times: usize) -> Result<u64> {
+    let (Some(text), Some(times)) = (argument(args, text)?, integers(args, times)?) else { return Ok(0) };
+    Ok((0..rows(args))
+        .fold(0, |sum: u64, i| sum.saturating_add(text_len(&text, i).saturating_mul(positive(&times, i)))))
+}
+
+fn total(args: &ScalarFunctionArgs, at: usize) -> Result<u64> {
+    let Some(values) = integers(args, at)? else { return Ok(0) };
+    Ok((0..rows(args)).fold(0, |sum: u64, i| sum.saturating_add(positive(&values, i))))
+}
+
+/// Every byte of the text may be replaced, and once more at its end (an empty pattern matches there).
+fn replaced(args: &ScalarFunctionArgs) -> Result<u64> {
+    let (Some(text), Some(from), Some(to)) = (argument(args, 0)?, argument(args, 1)?, argument(args, 2)?) else {
+        return Ok(0);
+    };
+    Ok((0..rows(args)).fold(0, |sum: u64, i| {
+        let places = text_len(&text, i) / text_len(&from, i).clamp(1, 64) + 1;
+        sum.saturating_add(places.saturating_mul(text_len(&to, i))).saturating_add(text_len(&text, i))
+    }))
+}
+
+fn joined(args: &ScalarFunctionArgs) -> Result<u64> {
+    let mut sum = 0u64;
+    for at in 0..args.args.len() {
+        let Some(text) = argument(args, at)? else { continue };
+        sum = (0..rows(args)).fold(sum, |sum, i| sum.saturating_add(text_len(&text, i)));
+    }
+    Ok(sum)
+}
+
+/// Whole numbers exactly; dates and timestamps by their distance in days and in steps of at least a second.
+fn series(args: &ScalarFunctionArgs) -> Result<u64> {
+    if let (Some(first), second, third) = (integers(args, 0)?, integers(args, 1)?, integers(args, 2)?) {
+        return Ok((0..rows(args)).fold(0, |sum: u64, i| {
+            let at = |v: &Int64Array| {
+                let r = row(i, v);
+                if v.is_null(r) { 0 } else { v.value(r) }
+            };
+            let (start, stop) = match &second {
+                Some(stop) => (at(&first), at(stop)),
+                None => (0, at(&first)),
+            };
+            let step = third.as_ref().map_or(1, at).unsigned_abs().max(1);
+            sum.saturating_add(start.abs_diff(stop) / step)
+        }));
+    }
+    temporal_series(args)
+}
+
+fn temporal_series(args: &ScalarFunctionArgs) -> Result<u64> {
+    let (Some(start), Some(stop), Some(step)) = (argument(args, 0)?, argument(args, 1)?, argument(args, 2)?) else {
+        return Ok(0);
+    };
+    let nanos = |array: &ArrayRef| -> Result<Int64Array> {
+        let micros = cast(array, &DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None))?;
+        Ok(cast(&micros, &DataType::Int64)?.as_primitive().clone())
+    };
+    let (start, stop) = (nanos(&start)?, nanos(&stop)?);
+    let DataType::Interval(arrow::datatypes::IntervalUnit::MonthDayNano) = step.data_type() else { return Ok(0) };
+    let steps = step.as_primitive::<arrow::datatypes::IntervalMonthDayNanoType>();
+    Ok((0..rows(args)).fold(0, |sum: u64, i| {
+        let (a, b, s) = (row(i, &start), row(i, &stop), row(i, steps));
+        if start.is_null(a) || stop.is_null(b) || steps.is_null(s) {
+            return sum;
+        }
+        let step = steps.value(s);
+        let micros = (i128::from(step.months) * 28 + i128::from(step.days)) * 86_400_000_000
+            + i128::from(step.nanoseconds) / 1_000;
+        let count = u128::from(start.value(a).abs_diff(stop.value(b))) / micros.unsigned_abs().max(1);
+        sum.saturating_add(u64::try_from(count).unwrap_or(u64::MAX))
+    }))
+}

@@ -1,0 +1,21 @@
+//! Sessions, planning, limits and execution of read-only SQL, and the formats of its results.
+//!
+//! [`Engine::execute`] takes a statement to a stream of encoded [`format::Part`]s. Planning, execution and encoding run
+//! on the engine's own CPU runtime; callers only wait. This crate knows no transport.
+
+mod admission;
+mod allow;
+mod engine;
+mod errors;
+pub mod format;
+mod functions;
+mod idents;
+mod limits;
+mod memory;
+mod params;
+mod parse;
+mod runtime;
+
+pub use engine::{Engine, Execution, Request};
+pub use limits::Limits;
+pub use params::Params;

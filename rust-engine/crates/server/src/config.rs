@@ -1,0 +1,173 @@
+//! The engine's configuration: flags, their environment variables, defaults and help. The only reader of both.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use quern_query::Limits;
+
+/// Executes read-only SQL over folders of data files, for the edge.
+#[derive(Debug, Parser)]
+#[command(name = "quern-engine", version)]
+pub(crate) struct Config {
+    /// The source folders: each file in them is a table, and each sub-folder.
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) sources: Vec<PathBuf>,
+
+    /// Where to listen: `unix:///path` or `tcp://host:port`.
+    #[arg(long, env = "QUERN_ENGINE_LISTEN", default_value = "tcp://127.0.0.1:9091")]
+    pub(crate) listen: String,
+
+    /// Shut down when standard input ends: the sign that the supervising process is gone.
+    #[arg(long)]
+    pub(crate) supervised: bool,
+
+    /// Memory of all queries together, such as `2GiB`; 60 % of the machine's or container's by default.
+    #[arg(long, env = "QUERN_MEMORY", value_parser = bytes)]
+    pub(crate) memory: Option<u64>,
+
+    /// Memory of one query; half of `--memory` by default.
+    #[arg(long, env = "QUERN_QUERY_MEMORY", value_parser = bytes)]
+    pub(crate) query_memory: Option<u64>,
+
+    /// Folder for spilled data; the system's temporary folder by default.
+    #[arg(long, env = "QUERN_SPILL_DIR")]
+    pub(crate) spill_dir: Option<PathBuf>,
+
+    /// How much all queries together may spill.
+    #[arg(long, env = "QUERN_SPILL_BYTES", value_parser = bytes, default_value = "10GiB")]
+    pub(crate) spill_bytes: u64,
+
+    /// How many queries run at once; four for each thread by default.
+    #[arg(long, env = "QUERN_MAX_CONCURRENT_QUERIES")]
+    pub(crate) max_concurrent_queries: Option<usize>,
+
+    /// How many more may wait, for at most 5 s, before they are refused; as many as may run by default.
+    #[arg(long, env = "QUERN_MAX_QUEUED_QUERIES")]
+    pub(crate) max_queued_queries: Option<usize>,
+
+    /// The deadline of a query whose caller names none.
+    #[arg(long, env = "QUERN_TIMEOUT_DEFAULT", value_parser = duration, default_value = "30s")]
+    pub(crate) timeout_default: Duration,
+
+    /// The longest deadline a caller gets.
+    #[arg(long, env = "QUERN_TIMEOUT_MAX", value_parser = duration, default_value = "5m")]
+    pub(crate) timeout_max: Duration,
+
+    /// Threads that plan, execute and encode; one for each core by default.
+    #[arg(long, env = "QUERN_THREADS")]
+    pub(crate) threads: Option<usize>,
+
+    /// How long running queries may finish after SIGTERM.
+    #[arg(long, env = "QUERN_GRACE_PERIOD", value_parser = duration, default_value = "25s")]
+    pub(crate) grace_period: Duration,
+
+    /// Which log lines are written: `error`, `warn`, `info`, `debug`, or a filter by module.
+    #[arg(long, env = "QUERN_LOG_LEVEL", default_value = "info")]
+    pub(crate) log_level: String,
+}
+
+impl Config {
+    /// The bounds, with what was left out filled in from the machine.
+    pub(crate) fn limits(&self) -> Limits {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let threads = self.threads.unwrap_or(cores).max(1);
+        let memory = to_usize(self.memory.unwrap_or_else(|| machine_memory() / 10 * 6));
+        let max_concurrent_queries = self.max_concurrent_queries.unwrap_or(4 * threads).max(1);
+        Limits {
+            memory,
+            query_memory: self.query_memory.map_or(memory / 2, to_usize),
+            spill_dir: self.spill_dir.clone().unwrap_or_else(std::env::temp_dir),
+            spill_bytes: self.spill_bytes,
+            max_concurrent_queries,
+            max_queued_queries: self.max_queued_queries.unwrap_or(max_concurrent_queries),
+            queue_patience: Duration::from_secs(5),
+            timeout_default: self.timeout_default,
+            timeout_max: self.timeout_max,
+            threads,
+        }
+    }
+}
+
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// The memory that this process may use: the least of the machine's and its control groups' (v2 and v1).
+fn machine_memory() -> u64 {
+    const FALLBACK: u64 = 4 << 30;
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|l| l.starts_with("MemTotal:"))?.to_owned();
+        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    });
+    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    groups.into_iter().filter_map(number).chain(machine).min().unwrap_or(FALLBACK)
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "ki" | "kib" => 1 << 10,
+        "m" | "mi" | "mib" => 1 << 20,
+        "g" | "gi" | "gib" => 1 << 30,
+        "t" | "ti" | "tib" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        unit => return Err(format!("unknown unit `{unit}`; write a size such as 512MiB or 2GiB")),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| "write a size such as 512MiB or 2GiB".to_owned())?;
+    number.checked_mul(factor).ok_or_else(|| "the size is too large".to_owned())
+}
+
+/// Go's duration syntax, as the edge passes it on: `30s`, `1m30s`, `1.5h`, `250ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration; write 30s, 250ms or 1m30s");
+    let (mut rest, mut seconds) = (text, 0.0);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        seconds += number
+            * match &rest[..unit] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return Err(wrong()),
+            };
+        rest = &rest[unit..];
+    }
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err(format!("`{text}` must be more than 0")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(bytes("512MiB"), Ok(512 << 20));
+        assert_eq!(bytes("10"), Ok(10));
+        assert!(bytes("10 parsecs").is_err());
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        for wrong in ["", "5", "s", "0s", "1y"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn flags_are_consistent() {
+        use clap::CommandFactory;
+        Config::command().debug_assert();
+    }
+}

@@ -1,0 +1,60 @@
+//! Where the engine listens: a Unix socket, or TCP.
+
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+/// A bound listener. Dropping it removes the socket file, and its folder if that is empty then.
+pub(crate) enum Listener {
+    Unix(UnixListener, SocketFile),
+    Tcp(TcpListener),
+}
+
+/// A socket file that goes when its owner goes.
+pub(crate) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl SocketFile {
+    /// Removes the socket's folder too, if nothing else is in it.
+    pub(crate) fn remove_folder(&self) {
+        let _ = std::fs::remove_file(&self.0);
+        if let Some(folder) = self.0.parent() {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+/// Binds `unix:///path` or `tcp://host:port`; says what it bound.
+pub(crate) async fn bind(address: &str) -> Result<(Listener, String)> {
+    if let Some(path) = address.strip_prefix("unix://") {
+        let path = Path::new(path);
+        remove_stale(path).await?;
+        let listener = UnixListener::bind(path).with_context(|| format!("can't listen on {address}"))?;
+        return Ok((Listener::Unix(listener, SocketFile(path.to_owned())), address.to_owned()));
+    }
+    let Some(host) = address.strip_prefix("tcp://") else {
+        bail!("`--listen {address}` must be unix:///path or tcp://host:port");
+    };
+    let listener = TcpListener::bind(host).await.with_context(|| format!("can't listen on {address}"))?;
+    let bound = format!("tcp://{}", listener.local_addr()?);
+    Ok((Listener::Tcp(listener), bound))
+}
+
+/// A socket file that nobody answers on is left from a process that was killed.
+async fn remove_stale(path: &Path) -> Result<()> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        bail!("{} exists and is no socket", path.display());
+    }
+    if UnixStream::connect(path).await.is_ok() {
+        bail!("another engine listens on {}", path.display());
+    }
+    std::fs::remove_file(path).with_context(|| format!("can't remove the stale socket {}", path.display()))
+}

@@ -1,0 +1,159 @@
+//! Start and stop. The CPU runtime starts first and stops last; health turns NOT_SERVING before connections close.
+
+use std::future::Future;
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use quern_grpc::proto;
+use quern_grpc::proto::catalog_service_server::CatalogServiceServer;
+use quern_grpc::proto::query_service_server::QueryServiceServer;
+use quern_grpc::{CatalogService, QueryService};
+use quern_query::Engine;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+
+use crate::config::Config;
+use crate::listen::{self, Listener};
+
+/// Plans recurse over the statement's tree; the parser bounds its depth, and this stack holds it.
+const CPU_STACK: usize = 64 << 20;
+
+/// The longest message the edge may send: SQL, parameters and their framing.
+const MAX_REQUEST: usize = 4 << 20;
+
+/// Runs the engine until it is told to stop.
+pub(crate) fn run(config: Config) -> Result<()> {
+    let limits = config.limits();
+    let cpu = Builder::new_multi_thread()
+        .worker_threads(limits.threads)
+        .thread_stack_size(CPU_STACK)
+        .thread_name("quern-cpu")
+        .enable_all()
+        .build()
+        .context("can't start the CPU threads")?;
+    let io = Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("quern-io")
+        .enable_all()
+        .build()
+        .context("can't start the I/O threads")?;
+    let sources = config
+        .sources
+        .iter()
+        .map(|dir| dir.canonicalize().with_context(|| format!("the source folder {} can't be opened", dir.display())));
+    let sources = sources.collect::<Result<Vec<_>>>()?;
+    let engine = Engine::new(sources, limits, cpu.handle().clone()).context("can't set up the engine")?;
+    let result = io.block_on(serve(config, Arc::new(engine)));
+    shut_down(io);
+    shut_down(cpu);
+    result
+}
+
+/// Blocking work that is still running (a read of a slow disk) must not keep the process alive.
+fn shut_down(runtime: Runtime) {
+    runtime.shutdown_timeout(Duration::from_secs(1));
+}
+
+async fn serve(config: Config, engine: Arc<Engine>) -> Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("can't set up reflection")?;
+    let catalog = CatalogServiceServer::new(CatalogService::new(Arc::clone(&engine)));
+    let query = QueryServiceServer::new(QueryService::new(Arc::clone(&engine))).max_decoding_message_size(MAX_REQUEST);
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(catalog)
+        .add_service(query);
+
+    let (listener, bound) = listen::bind(&config.listen).await?;
+    warm_up(&engine);
+    let (stop, mut stopping) = watch::channel(false);
+    let grace = config.grace_period;
+    tokio::spawn(async move {
+        let reason = stop_signal(config.supervised).await;
+        tracing::info!(reason, "stopping");
+        health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        let _ = stop.send(true);
+    });
+    tracing::info!(listen = bound, "serving");
+    let mut drained = stopping.clone();
+    let drain = async move {
+        let _ = drained.wait_for(|stopped| *stopped).await;
+    };
+    let limit = async move {
+        let _ = stopping.wait_for(|stopped| *stopped).await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        served = listen_on(router, listener, drain) => served,
+        () = limit => {
+            tracing::warn!("the grace period is over; queries were cut off");
+            Ok(())
+        }
+    }
+}
+
+async fn listen_on(router: Router, listener: Listener, drain: impl Future<Output = ()>) -> Result<()> {
+    match listener {
+        Listener::Unix(socket, file) => {
+            let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(socket), drain).await;
+            file.remove_folder();
+            served.context("serving failed")
+        }
+        Listener::Tcp(socket) => {
+            router.serve_with_incoming_shutdown(TcpListenerStream::new(socket), drain).await.context("serving failed")
+        }
+    }
+}
+
+/// Inspects all files in the background, so that first queries need not wait. Serving starts at once.
+fn warm_up(engine: &Arc<Engine>) {
+    let engine = Arc::clone(engine);
+    tokio::spawn(async move {
+        let catalog = engine.catalog().clone();
+        if let Err(error) = engine.on_cpu(async move { catalog.warm().await }).await {
+            tracing::warn!(error = %error, "the sources can't be listed yet");
+        }
+    });
+}
+
+/// Waits for SIGTERM, SIGINT, or with `supervised` the end of standard input.
+async fn stop_signal(supervised: bool) -> &'static str {
+    let orphaned = async {
+        if !supervised {
+            return std::future::pending().await;
+        }
+        let (gone, wait) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let mut byte = [0];
+            while matches!(std::io::stdin().read(&mut byte), Ok(1..)) {}
+            let _ = gone.send(());
+        });
+        let _ = wait.await;
+    };
+    let signalled = |kind| async move {
+        match signal(kind) {
+            Ok(mut signals) => drop(signals.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = orphaned => "the supervisor is gone",
+        () = signalled(SignalKind::terminate()) => "SIGTERM",
+        () = signalled(SignalKind::interrupt()) => "SIGINT",
+    }
+}

@@ -1,0 +1,198 @@
+//! The catalogue: what tables there are right now, and tables resolved for a query.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
+use futures::future::join_all;
+use moka::sync::Cache;
+use quern_core::suggest::{nearest, some_of};
+use quern_core::{EngineError, Reason};
+
+use crate::inspect::Inspector;
+use crate::listing::{self, ListedTable, Listing};
+use crate::table::Table;
+
+/// How many united tables are remembered, by snapshot. An entry is a schema and a file list.
+const REMEMBERED: u64 = 1_000;
+
+/// How long a listing of all tables waits for inspections before it says "inspecting".
+const LIST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The tables of some source folders. Nothing about the folders' content is cached; what is known of a file is kept
+/// by the file's identity.
+#[derive(Clone)]
+pub struct Catalog {
+    roots: Arc<[PathBuf]>,
+    inspector: Inspector,
+    united: Cache<String, Result<Arc<Table>, EngineError>>,
+}
+
+/// A table as the catalogue describes it.
+#[derive(Debug)]
+pub struct TableDescription {
+    /// The table's name.
+    pub name: String,
+    /// What is known about it.
+    pub state: TableState,
+    /// The formats of its files, by extension, each once.
+    pub formats: Vec<String>,
+    /// How many files it has.
+    pub file_count: usize,
+    /// The files' size as stored, in bytes.
+    pub size_bytes: u64,
+    /// The snapshot's id; empty where the table can't be listed.
+    pub snapshot: String,
+}
+
+/// Whether a table can be read.
+#[derive(Debug)]
+pub enum TableState {
+    /// It can: its columns and its number of rows.
+    Ready(SchemaRef, u64),
+    /// Its files are being read for the first time.
+    Inspecting,
+    /// It can't, and why.
+    Broken(EngineError),
+}
+
+impl Catalog {
+    /// A catalogue over source folders. `footers` is shared with the scans; `parallel` bounds concurrent inspections.
+    pub fn new(roots: Vec<PathBuf>, footers: Arc<FileMetadataCache>, parallel: usize) -> Self {
+        Self { roots: roots.into(), inspector: Inspector::new(footers, parallel), united: Cache::new(REMEMBERED) }
+    }
+
+    async fn list(&self, wanted: Option<BTreeSet<String>>) -> Result<Listing, EngineError> {
+        let roots = Arc::clone(&self.roots);
+        tokio::task::spawn_blocking(move || listing::list(&roots, wanted.as_ref()))
+            .await
+            .map_err(|e| EngineError::internal(format!("listing failed: {e}")))?
+    }
+
+    /// Every table, ordered by name, and what was passed over. Tables whose inspection takes longer than a few seconds
+    /// are described without columns; their inspection goes on.
+    pub async fn describe_all(&self) -> Result<(Vec<TableDescription>, Vec<(String, String)>), EngineError> {
+        let listing = self.list(None).await?;
+        let tables = listing.tables.into_iter().map(|(name, listed)| async move {
+            let described = match &listed {
+                Ok(listed) => tokio::time::timeout(LIST_PATIENCE, self.unite(listed)).await.ok(),
+                Err(error) => Some(Err(error.clone())),
+            };
+            describe(name, listed.ok().as_ref(), described)
+        });
+        Ok((join_all(tables).await, listing.passed_over))
+    }
+
+    /// One table, however long its inspection takes.
+    pub async fn describe(&self, name: &str) -> Result<TableDescription, EngineError> {
+        let mut listing = self.list(Some(BTreeSet::from([name.to_owned()]))).await?;
+        match listing.tables.remove(name) {
+            None => {
+                let unknown = self.unknown(name).await?;
+                Err(EngineError { reason: Reason::TableNotFound, ..unknown })
+            }
+            Some(Err(error)) => Ok(describe(name.to_owned(), None, Some(Err(error)))),
+            Some(Ok(listed)) => {
+                let united = self.unite(&listed).await;
+                Ok(describe(name.to_owned(), Some(&listed), Some(united)))
+            }
+        }
+    }
+
+    /// The tables of these names, each pinned to its snapshot of this moment. Fails with UNKNOWN_TABLE, TABLE_BROKEN
+    /// or SNAPSHOT_CHANGED.
+    pub async fn resolve(&self, names: BTreeSet<String>) -> Result<Vec<Arc<Table>>, EngineError> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut listing = self.list(Some(names.clone())).await?;
+        let mut listed = Vec::with_capacity(names.len());
+        for name in names {
+            match listing.tables.remove(&name) {
+                Some(Ok(table)) => listed.push(table),
+                Some(Err(error)) => return Err(broken(&name, &error)),
+                None => return Err(self.unknown(&name).await?),
+            }
+        }
+        let united = join_all(listed.iter().map(|table| self.unite(table))).await;
+        listed
+            .iter()
+            .zip(united)
+            .map(|(table, united)| {
+                united.map_err(|e| if e.reason == Reason::SnapshotChanged { e } else { broken(&table.name, &e) })
+            })
+            .collect()
+    }
+
+    /// Starts the inspection of every file in the background, so that first queries find it done.
+    pub async fn warm(&self) -> Result<(), EngineError> {
+        let listing = self.list(None).await?;
+        for listed in listing.tables.into_values().flatten() {
+            let this = self.clone();
+            tokio::spawn(async move { this.unite(&listed).await });
+        }
+        Ok(())
+    }
+
+    async fn unite(&self, listed: &ListedTable) -> Result<Arc<Table>, EngineError> {
+        let snapshot = listed.snapshot_id();
+        if let Some(known) = self.united.get(&snapshot) {
+            return known;
+        }
+        let infos = join_all(listed.files.iter().map(|file| self.inspector.inspect(file))).await;
+        let infos = infos.into_iter().collect::<Result<Vec<_>, _>>();
+        let united = infos.and_then(|infos| {
+            let files = listed.files.iter().cloned().zip(infos).collect();
+            Table::unite(listed, snapshot.clone(), files).map(Arc::new)
+        });
+        if !matches!(&united, Err(e) if matches!(e.reason, Reason::SnapshotChanged | Reason::Internal)) {
+            self.united.insert(snapshot, united.clone());
+        }
+        united
+    }
+
+    async fn unknown(&self, name: &str) -> Result<EngineError, EngineError> {
+        let listing = self.list(None).await?;
+        let names = || listing.tables.keys().map(String::as_str);
+        let hint = if let Some(instead) = listing.ambiguous.get(name) {
+            format!("several files have that name; ask for {}", some_of(instead.iter().map(String::as_str)))
+        } else if let Some(near) = nearest(name, names()) {
+            format!("did you mean `{near}`?")
+        } else if listing.tables.is_empty() {
+            "there are no tables".to_owned()
+        } else {
+            format!("there are {}", some_of(names()))
+        };
+        Ok(EngineError::new(Reason::UnknownTable, format!("no table `{name}`; {hint}")).with("table", name))
+    }
+}
+
+fn broken(name: &str, error: &EngineError) -> EngineError {
+    let mut out = EngineError::new(Reason::TableBroken, format!("table `{name}` can't be read: {}", error.message));
+    out.metadata = error.metadata.clone();
+    out.with("table", name).with("cause", error.reason.as_str())
+}
+
+fn describe(
+    name: String,
+    listed: Option<&ListedTable>,
+    united: Option<Result<Arc<Table>, EngineError>>,
+) -> TableDescription {
+    let state = match united {
+        None => TableState::Inspecting,
+        Some(Ok(table)) => TableState::Ready(table.schema(), table.rows()),
+        Some(Err(error)) => TableState::Broken(error),
+    };
+    let formats: BTreeSet<&str> = listed.iter().flat_map(|t| &t.files).map(|f| f.extension).collect();
+    TableDescription {
+        name,
+        state,
+        formats: formats.into_iter().map(str::to_owned).collect(),
+        file_count: listed.map_or(0, |t| t.files.len()),
+        size_bytes: listed.map_or(0, ListedTable::size_bytes),
+        snapshot: listed.map(ListedTable::snapshot_id).unwrap_or_default(),
+    }
+}

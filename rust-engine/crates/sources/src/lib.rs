@@ -1,0 +1,20 @@
+//! From files to record batches: listing, snapshots, inference, pinned reads and table providers.
+//!
+//! Data flows one way: [`listing`] finds files, [`inspect`] learns each file's schema once, [`table`] unites the files
+//! of a table, [`provider`] scans exactly those files through [`store`]. Nothing here knows SQL limits or transports.
+
+pub mod catalog;
+pub mod inspect;
+pub mod listing;
+pub mod provider;
+pub mod store;
+pub mod table;
+pub mod text;
+pub mod widen;
+
+mod decode;
+mod stream_source;
+
+pub use catalog::{Catalog, TableDescription, TableState};
+pub use store::{PinnedStore, SnapshotChanged};
+pub use table::Table;

@@ -1,0 +1,127 @@
+//! Our own listing: which files lie in the sources right now, and which tables they are.
+//!
+//! Nothing here is cached: each call looks at the file system. The rules are DESIGN's "Where files become tables".
+
+mod entry;
+mod walk;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use quern_core::{EngineError, Reason, SnapshotHasher};
+
+pub(crate) use entry::identity;
+pub use entry::{Compression, FileFormat, ListedFile};
+use walk::{RootEntry, RootEntryKind};
+
+/// The most files that one table may have. A folder with more is a broken table.
+pub const MAX_FILES_PER_TABLE: usize = 100_000;
+
+/// What the sources hold at one moment.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Every table by name; those that can't even be listed hold the reason.
+    pub tables: BTreeMap<String, Result<ListedTable, EngineError>>,
+    /// Names that more than one file or folder has a claim to, with the names they got instead.
+    pub ambiguous: BTreeMap<String, Vec<String>>,
+    /// What might be expected to be a table and is none, with the reason.
+    pub passed_over: Vec<(String, String)>,
+}
+
+/// A table as a set of files, not yet opened.
+#[derive(Clone, Debug)]
+pub struct ListedTable {
+    /// The table's name.
+    pub name: String,
+    /// The files, ordered by their path.
+    pub files: Vec<Arc<ListedFile>>,
+}
+
+impl ListedTable {
+    /// The snapshot's id: a hash over each file's path and identity.
+    pub fn snapshot_id(&self) -> String {
+        let mut hasher = SnapshotHasher::new();
+        hasher.part(self.name.as_bytes());
+        for file in &self.files {
+            hasher.part(file.shown.as_bytes()).part(file.etag.as_bytes());
+        }
+        hasher.finish()
+    }
+
+    /// The files' size as stored, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.size).sum()
+    }
+}
+
+/// Lists the sources. Blocking: call it off the async threads.
+///
+/// With `wanted`, folders whose name is not among them are not walked; their tables are left out.
+pub fn list(roots: &[PathBuf], wanted: Option<&BTreeSet<String>>) -> Result<Listing, EngineError> {
+    let mut listing = Listing::default();
+    let mut by_name: BTreeMap<String, Vec<RootEntry>> = BTreeMap::new();
+    for root in roots {
+        for entry in walk::root_entries(root, &mut listing.passed_over)? {
+            by_name.entry(entry.base_name.clone()).or_default().push(entry);
+        }
+    }
+    let mut named: BTreeMap<String, Vec<RootEntry>> = BTreeMap::new();
+    for (base, entries) in by_name {
+        let candidates: Vec<RootEntry> = entries
+            .into_iter()
+            .filter(|e| is_wanted(e, &base, wanted))
+            .filter_map(|e| walk::expand(e, &mut listing.passed_over))
+            .collect();
+        if candidates.len() > 1 {
+            let names: BTreeSet<String> = candidates.iter().map(|e| format!("{base}_{}", e.suffix)).collect();
+            listing.ambiguous.insert(base.clone(), names.into_iter().collect());
+            for entry in candidates {
+                named.entry(format!("{base}_{}", entry.suffix)).or_default().push(entry);
+            }
+        } else {
+            for entry in candidates {
+                named.entry(base.clone()).or_default().push(entry);
+            }
+        }
+    }
+    for (name, mut entries) in named {
+        let table = match (entries.pop(), entries.is_empty()) {
+            (Some(entry), true) => to_table(&name, entry),
+            (Some(last), false) => Err(name_conflict(&name, entries.iter().chain([&last]))),
+            (None, _) => continue,
+        };
+        listing.tables.insert(name, table);
+    }
+    Ok(listing)
+}
+
+fn is_wanted(entry: &RootEntry, base: &str, wanted: Option<&BTreeSet<String>>) -> bool {
+    wanted.is_none_or(|names| names.contains(base) || names.contains(&format!("{base}_{}", entry.suffix)))
+}
+
+fn to_table(name: &str, entry: RootEntry) -> Result<ListedTable, EngineError> {
+    match entry.kind {
+        RootEntryKind::Files(files) => {
+            Ok(ListedTable { name: name.to_owned(), files: files.into_iter().map(Arc::new).collect() })
+        }
+        RootEntryKind::Unreadable(error) => Err(error),
+        RootEntryKind::Folder(path) => Err(EngineError::internal(format!("folder `{}` was not walked", shown(&path)))),
+    }
+}
+
+fn name_conflict<'a>(name: &str, entries: impl Iterator<Item = &'a RootEntry>) -> EngineError {
+    let files: Vec<String> = entries.map(|e| format!("`{}`", e.shown)).collect();
+    EngineError::new(
+        Reason::NameConflict,
+        format!("{} all claim the table name `{name}`; rename all but one of them", files.join(", ")),
+    )
+    .with("table", name)
+}
+
+fn shown(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! One file as it was listed: path, identity and format.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+
+/// What a file holds, by its extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FileFormat {
+    /// `.json`, `.ndjson`, `.jsonl`.
+    Json,
+    /// `.csv`.
+    Csv,
+    /// `.tsv`.
+    Tsv,
+    /// `.parquet`.
+    Parquet,
+    /// `.arrow`: an Arrow IPC file or stream.
+    Arrow,
+}
+
+/// How a text file is compressed, by its second extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// `.gz`.
+    Gzip,
+    /// `.zst`.
+    Zstd,
+}
+
+/// A file name taken apart: stem, extension as written in table names (`csv`, `csv_gz`), format, compression.
+pub(crate) struct ParsedName<'a> {
+    pub(crate) stem: &'a str,
+    pub(crate) suffix: String,
+    pub(crate) extension: &'static str,
+    pub(crate) format: FileFormat,
+    pub(crate) compression: Compression,
+}
+
+const EXTENSIONS: &[(&str, FileFormat)] = &[
+    ("json", FileFormat::Json),
+    ("ndjson", FileFormat::Json),
+    ("jsonl", FileFormat::Json),
+    ("csv", FileFormat::Csv),
+    ("tsv", FileFormat::Tsv),
+    ("parquet", FileFormat::Parquet),
+    ("arrow", FileFormat::Arrow),
+];
+
+/// Takes a file name apart; `None` where its extension is not one of ours.
+pub(crate) fn parse_name(name: &str) -> Option<ParsedName<'_>> {
+    let (inner, compression, compressed) = match name.rsplit_once('.') {
+        Some((inner, ext)) if ext.eq_ignore_ascii_case("gz") => (inner, Compression::Gzip, "_gz"),
+        Some((inner, ext)) if ext.eq_ignore_ascii_case("zst") => (inner, Compression::Zstd, "_zst"),
+        _ => (name, Compression::None, ""),
+    };
+    let (stem, ext) = inner.rsplit_once('.')?;
+    let (extension, format) = EXTENSIONS.iter().find(|(known, _)| ext.eq_ignore_ascii_case(known))?;
+    let is_text = !matches!(format, FileFormat::Parquet | FileFormat::Arrow);
+    if stem.is_empty() || (compression != Compression::None && !is_text) {
+        return None;
+    }
+    Some(ParsedName { stem, suffix: format!("{extension}{compressed}"), extension, format: *format, compression })
+}
+
+/// A file at one moment: where it lies and the identity by which a later read knows it unchanged.
+#[derive(Clone, Debug)]
+pub struct ListedFile {
+    /// Where it lies. Never shown to callers.
+    pub path: PathBuf,
+    /// The path below its source folder, for messages.
+    pub shown: String,
+    /// The size in bytes.
+    pub size: u64,
+    /// When the content was last changed, by the file system's word.
+    pub modified: DateTime<Utc>,
+    /// The identity: device, inode, size, and the times of the last change to content and to inode, in nanoseconds.
+    pub etag: String,
+    /// The format.
+    pub format: FileFormat,
+    /// The extension without its dot, in lower case.
+    pub extension: &'static str,
+    /// The compression.
+    pub compression: Compression,
+    /// The `key=value` folders above it, outermost first.
+    pub partitions: Vec<(String, String)>,
+}
+
+impl ListedFile {
+    pub(crate) fn new(path: PathBuf, shown: String, metadata: &Metadata, name: &ParsedName<'_>) -> Self {
+        Self {
+            shown,
+            size: metadata.len(),
+            modified: metadata.modified().map(DateTime::from).unwrap_or_default(),
+            etag: identity(metadata),
+            format: name.format,
+            extension: name.extension,
+            compression: name.compression,
+            partitions: Vec::new(),
+            path,
+        }
+    }
+}
+
+/// The identity of an open or listed file. Any write, rename-over or recreation changes it: the inode's change time
+/// can't be set by programs, unlike the modification time.
+pub(crate) fn identity(metadata: &Metadata) -> String {
+    format!(
+        "{:x}-{:x}-{:x}-{:x}.{:x}-{:x}.{:x}",
+        metadata.dev(),
+        metadata.ino(),
+        metadata.len(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ctime(),
+        metadata.ctime_nsec()
+    )
+}

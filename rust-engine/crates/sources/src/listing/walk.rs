@@ -1,0 +1,232 @@
+//! Walking source folders: entries of a root, files below a folder, loops and unreadable places.
+
+use std::collections::HashSet;
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use quern_core::name::table_name;
+use quern_core::{EngineError, Reason};
+
+use super::MAX_FILES_PER_TABLE;
+use super::entry::{ListedFile, parse_name};
+
+/// How deep folders below a table's folder may be nested.
+const MAX_DEPTH: usize = 32;
+
+/// Something directly in a source folder that may be a table.
+pub(super) struct RootEntry {
+    pub(super) base_name: String,
+    /// What is appended to the name where several entries have it: the extension, or `folder`.
+    pub(super) suffix: String,
+    pub(super) shown: String,
+    pub(super) kind: RootEntryKind,
+}
+
+pub(super) enum RootEntryKind {
+    Folder(PathBuf),
+    Files(Vec<ListedFile>),
+    Unreadable(EngineError),
+}
+
+type PassedOver = Vec<(String, String)>;
+
+/// The entries of one source folder that may be tables. Fails where the folder itself can't be listed.
+pub(super) fn root_entries(root: &Path, passed_over: &mut PassedOver) -> Result<Vec<RootEntry>, EngineError> {
+    let mut entries = Vec::new();
+    for path in sorted_children(root).map_err(|e| {
+        EngineError::new(Reason::FileUnreadable, format!("the source folder can't be listed: {}", cause(&e)))
+    })? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if is_skipped(&name) {
+            continue;
+        }
+        let parsed = parse_name(&name);
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(e) => {
+                if let Some(reason) = broken_link(&path, &e) {
+                    passed_over.push((name, reason));
+                } else if let Some(parsed) = parsed {
+                    entries.push(RootEntry {
+                        base_name: table_name(parsed.stem),
+                        suffix: parsed.suffix,
+                        kind: RootEntryKind::Unreadable(unreadable(&name, &e)),
+                        shown: name,
+                    });
+                }
+                continue;
+            }
+        };
+        if metadata.is_dir() {
+            entries.push(RootEntry {
+                base_name: table_name(&name),
+                suffix: "folder".to_owned(),
+                kind: RootEntryKind::Folder(path),
+                shown: name,
+            });
+        } else if let (true, Some(parsed)) = (metadata.is_file(), parsed) {
+            if metadata.len() == 0 {
+                passed_over.push((name, "the file is empty".to_owned()));
+                continue;
+            }
+            entries.push(RootEntry {
+                base_name: table_name(parsed.stem),
+                suffix: parsed.suffix.clone(),
+                kind: RootEntryKind::Files(vec![ListedFile::new(path, name.clone(), &metadata, &parsed)]),
+                shown: name,
+            });
+        }
+    }
+    Ok(entries)
+}
+
+/// Walks a folder entry; `None` where it holds no data and so is no table.
+pub(super) fn expand(entry: RootEntry, passed_over: &mut PassedOver) -> Option<RootEntry> {
+    let RootEntryKind::Folder(path) = &entry.kind else { return Some(entry) };
+    let mut walk = Walk { files: Vec::new(), ancestors: HashSet::new(), passed_over: Vec::new() };
+    let kind = match walk.folder(path, &entry.shown, &[], 0) {
+        Err(error) => RootEntryKind::Unreadable(error),
+        Ok(()) if walk.files.is_empty() => {
+            if walk.passed_over.is_empty() {
+                walk.passed_over.push((entry.shown.clone(), "the folder holds no data files".to_owned()));
+            }
+            passed_over.append(&mut walk.passed_over);
+            return None;
+        }
+        Ok(()) => RootEntryKind::Files(walk.files),
+    };
+    passed_over.append(&mut walk.passed_over);
+    Some(RootEntry { kind, ..entry })
+}
+
+struct Walk {
+    files: Vec<ListedFile>,
+    /// The folders from the table's folder down to the current one, by device and inode.
+    ancestors: HashSet<(u64, u64)>,
+    passed_over: PassedOver,
+}
+
+impl Walk {
+    fn folder(
+        &mut self,
+        path: &Path,
+        shown: &str,
+        partitions: &[(String, String)],
+        depth: usize,
+    ) -> Result<(), EngineError> {
+        let metadata = fs::metadata(path).map_err(|e| unreadable(shown, &e))?;
+        let id = (metadata.dev(), metadata.ino());
+        if depth > MAX_DEPTH || !self.ancestors.insert(id) {
+            self.passed_over.push((shown.to_owned(), "a symbolic link loops, or folders nest too deeply".to_owned()));
+            return Ok(());
+        }
+        for child in sorted_children(path).map_err(|e| unreadable(shown, &e))? {
+            let name = child.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !is_skipped(&name) {
+                self.child(&child, &name, &format!("{shown}/{name}"), partitions, depth)?;
+            }
+        }
+        self.ancestors.remove(&id);
+        Ok(())
+    }
+
+    fn child(
+        &mut self,
+        path: &Path,
+        name: &str,
+        shown: &str,
+        partitions: &[(String, String)],
+        depth: usize,
+    ) -> Result<(), EngineError> {
+        let parsed = parse_name(name);
+        let metadata: Metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(e) => {
+                return match broken_link(path, &e) {
+                    Some(reason) => {
+                        self.passed_over.push((shown.to_owned(), reason));
+                        Ok(())
+                    }
+                    None if parsed.is_some() => Err(unreadable(shown, &e)),
+                    None => Ok(()),
+                };
+            }
+        };
+        if metadata.is_dir() {
+            let mut below = partitions.to_vec();
+            below.extend(name.split_once('=').map(|(key, value)| (key.to_owned(), decode_value(value))));
+            return self.folder(path, shown, &below, depth + 1);
+        }
+        let (true, Some(parsed)) = (metadata.is_file(), parsed) else { return Ok(()) };
+        if metadata.len() == 0 {
+            self.passed_over.push((shown.to_owned(), "the file is empty".to_owned()));
+            return Ok(());
+        }
+        if self.files.len() == MAX_FILES_PER_TABLE {
+            return Err(EngineError::new(
+                Reason::FileUnreadable,
+                format!("a table may have at most {MAX_FILES_PER_TABLE} files; split the folder"),
+            ));
+        }
+        let mut file = ListedFile::new(path.to_owned(), shown.to_owned(), &metadata, &parsed);
+        file.partitions = partitions.to_vec();
+        self.files.push(file);
+        Ok(())
+    }
+}
+
+/// Hive writes the values of partition folders percent-encoded.
+fn decode_value(value: &str) -> String {
+    let mut out = Vec::with_capacity(value.len());
+    let mut bytes = value.as_bytes();
+    while let Some((&first, rest)) = bytes.split_first() {
+        let decoded = (first == b'%')
+            .then(|| rest.get(..2))
+            .flatten()
+            .and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        match decoded {
+            Some(byte) => {
+                out.push(byte);
+                bytes = rest.get(2..).unwrap_or_default();
+            }
+            None => {
+                out.push(first);
+                bytes = rest;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn sorted_children(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut children = fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
+    children.sort();
+    Ok(children)
+}
+
+fn is_skipped(name: &str) -> bool {
+    name.starts_with(['.', '_']) || name.ends_with(".tmp") || name == "quern.yaml"
+}
+
+/// Why a symbolic link leads nowhere; `None` where the error is another one.
+fn broken_link(path: &Path, error: &io::Error) -> Option<String> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink());
+    match (is_link, error.kind()) {
+        (true, ErrorKind::NotFound) => Some("the symbolic link leads nowhere".to_owned()),
+        (true, kind) if kind != ErrorKind::PermissionDenied => Some("the symbolic link loops".to_owned()),
+        // Removed between listing and looking: as if it had never been there.
+        (false, ErrorKind::NotFound) => Some("the file was removed just now".to_owned()),
+        _ => None,
+    }
+}
+
+fn unreadable(shown: &str, error: &io::Error) -> EngineError {
+    EngineError::new(Reason::FileUnreadable, format!("`{shown}` can't be read: {}", cause(error))).with("file", shown)
+}
+
+/// The error's kind in plain words, without paths.
+fn cause(error: &io::Error) -> String {
+    error.kind().to_string()
+}
