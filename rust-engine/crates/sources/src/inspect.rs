@@ -63,20 +63,25 @@ impl Inspector {
         if let Some(known) = self.peek(file).await {
             return known;
         }
-        let (this, file) = (self.clone(), Arc::clone(file));
+        let (this, work) = (self.clone(), Arc::clone(file));
         let task = tokio::spawn(async move {
-            let work = async {
+            let read = async {
                 let _slot = this.slots.acquire().await;
-                read(&file, &this.footers).await.map(Arc::new)
+                read(&work, &this.footers).await.map(Arc::new)
             };
-            let result = this.known.get_with(key(&file), work).await;
+            let result = this.known.get_with(key(&work), read).await;
             if matches!(&result, Err(e) if e.reason == Reason::SnapshotChanged) {
                 // Says nothing about the content of this identity.
-                this.known.invalidate(&key(&file)).await;
+                this.known.invalidate(&key(&work)).await;
             }
             result
         });
-        task.await.unwrap_or_else(|e| Err(EngineError::internal(format!("inspection failed: {e}"))))
+        match task.await {
+            Ok(inspected) => inspected,
+            // A reader of a binary format that trips over damage it does not check for.
+            Err(e) if e.is_panic() => Err(corrupt(file, "its content is malformed")),
+            Err(e) => Err(EngineError::internal(format!("inspection failed: {e}"))),
+        }
     }
 }
 
