@@ -10,7 +10,7 @@ FUZZTIME ?= 5s
 SCALE ?= 0.01
 
 .DEFAULT_GOAL := help
-.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e test-differential fuzz lint fmt gen bench clean
+.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e test-differential fuzz lint fmt gen clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,10 +67,6 @@ fmt: ## Format Rust and Go
 gen: ## Regenerate the Go code of the protos and the reference pages
 	@.ci/need go
 	.ci/gen
-
-bench: build ## Measure against DuckDB and ROAPI; writes docs/benchmarks.md, bench/results
-	@.ci/need python3
-	go run ./bench $(BENCHFLAGS)
 
 clean: ## Remove what was built in the clone and the shared build cache's binaries
 	rm -rf bin sample
