@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, StructArray};
 use arrow::datatypes::Fields;
 use arrow::error::ArrowError;
 
+use super::MAX_STRUCT_FIELDS;
 use super::column::{Column, Values, struct_array};
 use super::error::{Stop, excerpt};
 use super::kinds::Kinds;
@@ -19,6 +20,8 @@ pub(super) struct Record {
     columns: Vec<Column>,
     index: HashMap<String, usize>,
     valid: Vec<bool>,
+    /// The keys of the first objects in their order, each with its column: most others have the same.
+    order: Vec<(Box<str>, Option<usize>)>,
 }
 
 impl Record {
@@ -29,7 +32,7 @@ impl Record {
             columns.push(Column::new(field).map_err(|why| format!("column `{}`: {why}", field.name()))?);
             index.insert(field.name().clone(), at);
         }
-        Ok(Self { fields: fields.clone(), columns, index, valid: Vec::new() })
+        Ok(Self { fields: fields.clone(), columns, index, valid: Vec::new(), order: Vec::new() })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -65,23 +68,35 @@ impl Record {
         self.valid.push(true);
     }
 
+    /// The column of an object's nth key.
+    fn place(&mut self, ordinal: usize, name: &str) -> Option<usize> {
+        if let Some((known, at)) = self.order.get(ordinal)
+            && known.as_ref() == name
+        {
+            return *at;
+        }
+        let found = self.position(name);
+        if ordinal == self.order.len() && ordinal < MAX_STRUCT_FIELDS {
+            self.order.push((name.into(), found));
+        }
+        found
+    }
+
     /// Reads the rest of an object. Keys that have no column are passed over.
     pub(super) fn read(&mut self, scanner: &mut Scanner<'_>) -> Scan<()> {
         let rows = self.valid.len();
         let mut first = true;
-        let mut expected = 0;
-        while let Some(key) = scanner.key(&mut first)? {
-            let name = key.text()?;
-            let found = match self.fields.get(expected) {
-                Some(field) if field.name() == name.as_ref() => Some(expected),
-                _ => self.position(&name),
+        for ordinal in 0.. {
+            let Some(key) = scanner.key(&mut first)? else {
+                break;
             };
+            let name = key.text()?;
+            let found = self.place(ordinal, &name);
             let token = scanner.value()?;
             let Some(at) = found else {
                 scanner.skip(token)?;
                 continue;
             };
-            expected = at + 1;
             let column = &mut self.columns[at];
             if column.len() > rows {
                 let message = "the key occurs twice in one object; rename one of them";
