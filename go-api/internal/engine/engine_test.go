@@ -85,7 +85,7 @@ func TestTargets(t *testing.T) {
 func TestRelayKeepsLinesWhole(t *testing.T) {
 	var out, log bytes.Buffer
 	r := &relay{out: &out, logger: slog.New(slog.NewTextHandler(&log, nil))}
-	for _, part := range []string{"{\"msg\":\"a\"}\n{\"ms", "g\":\"serving\",\"listen\":\"x\"}\nno json\nhalf"} {
+	for _, part := range []string{"{\"msg\":\"a\"}\n{\"ms", "g\":\"serving\",\"listen\":\"x\"}\nno json\n{\"message\":\"serving\"}\nhalf"} {
 		if n, err := r.Write([]byte(part)); n != len(part) || err != nil {
 			t.Fatal(n, err)
 		}

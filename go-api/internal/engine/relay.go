@@ -41,9 +41,10 @@ func (r *relay) Write(data []byte) (int, error) {
 
 func (r *relay) line(line []byte) {
 	var entry struct {
-		Msg string `json:"msg"`
+		Msg     string `json:"msg"`
+		Message string `json:"message"`
 	}
-	if json.Unmarshal(line, &entry) == nil && entry.Msg == "serving" {
+	if json.Unmarshal(line, &entry) == nil && (entry.Msg == "serving" || entry.Message == "serving") {
 		r.logger.Info("engine serving")
 		return
 	}
