@@ -3,6 +3,7 @@ package rest
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
@@ -56,14 +57,25 @@ func newRecorder(w http.ResponseWriter, stall time.Duration) *recorder {
 func (r *recorder) WriteHeader(code int) {
 	if !r.wroteHeaders && code >= http.StatusOK {
 		r.wroteHeaders, r.status = true, code
+		r.joinVary()
 	}
 	r.extend()
 	r.ResponseWriter.WriteHeader(code)
 }
 
+// joinVary makes one line of what the layers said each for itself: callers tend to read the first line only.
+func (r *recorder) joinVary() {
+	if lines := r.Header().Values("Vary"); len(lines) > 1 {
+		r.Header().Set("Vary", strings.Join(lines, ", "))
+	}
+}
+
 // Write implements http.ResponseWriter.
 func (r *recorder) Write(data []byte) (int, error) {
-	r.wroteHeaders = true
+	if !r.wroteHeaders {
+		r.wroteHeaders = true
+		r.joinVary()
+	}
 	r.extend()
 	n, err := r.ResponseWriter.Write(data)
 	if n > 0 && r.firstByte.IsZero() {
