@@ -18,7 +18,12 @@ import (
 // goes out says no more than that it happened.
 func outward(ctx context.Context, err error, timeout time.Duration) error {
 	st := status.Convert(err)
-	if apierr.Info(st) == nil {
+	info := apierr.Info(st)
+	if info.GetReason() == string(apierr.DeadlineExceeded) {
+		// The deadline was this one, whoever saw it first, and only here is it known how long it was.
+		return apierr.Timeout(timeout)
+	}
+	if info == nil {
 		if errors.Is(ctx.Err(), context.Canceled) {
 			return apierr.Of(context.Canceled).Err()
 		}
