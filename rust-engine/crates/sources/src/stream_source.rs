@@ -114,7 +114,7 @@ impl FileOpener for StreamOpener {
         let store = Arc::clone(&self.store);
         Ok(Box::pin(async move {
             let bytes = store.get(&object_path(&decoding.file)).await?.into_stream().map_err(DataFusionError::from);
-            Ok(decode(bytes.boxed(), decoder))
+            Ok(decode(bytes.fuse().boxed(), decoder))
         }))
     }
 }
