@@ -33,7 +33,7 @@ const (
 type TableServiceClient interface {
 	// ListTables lists the tables, ordered by name; broken ones are listed with the reason (AIP-132, AIP-217).
 	ListTables(ctx context.Context, in *ListTablesRequest, opts ...grpc.CallOption) (*ListTablesResponse, error)
-	// GetTable describes one table (AIP-131). NOT_FOUND with the reason UNKNOWN_TABLE where there is none.
+	// GetTable describes one table (AIP-131). NOT_FOUND with the reason TABLE_NOT_FOUND where there is none.
 	GetTable(ctx context.Context, in *GetTableRequest, opts ...grpc.CallOption) (*GetTableResponse, error)
 }
 
@@ -73,7 +73,7 @@ func (c *tableServiceClient) GetTable(ctx context.Context, in *GetTableRequest, 
 type TableServiceServer interface {
 	// ListTables lists the tables, ordered by name; broken ones are listed with the reason (AIP-132, AIP-217).
 	ListTables(context.Context, *ListTablesRequest) (*ListTablesResponse, error)
-	// GetTable describes one table (AIP-131). NOT_FOUND with the reason UNKNOWN_TABLE where there is none.
+	// GetTable describes one table (AIP-131). NOT_FOUND with the reason TABLE_NOT_FOUND where there is none.
 	GetTable(context.Context, *GetTableRequest) (*GetTableResponse, error)
 	mustEmbedUnimplementedTableServiceServer()
 }

@@ -11,9 +11,11 @@ use datafusion::catalog::{
     SchemaProvider,
 };
 use datafusion::common::TableReference;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
@@ -178,7 +180,8 @@ impl Engine {
         let plan = state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await.map_err(planning)?;
         let plan = params::bind(plan, &request.params)?;
         let findings = allow::check(&plan)?;
-        let plan = state.create_physical_plan(&plan).await.map_err(|e| errors::execution(&e, &findings))?;
+        let plan = state.create_physical_plan(&plan).await.and_then(yielding);
+        let plan = plan.map_err(|e| errors::execution(&e, &findings))?;
         Ok(Planned { plan, state, tables, store, findings })
     }
 
@@ -189,6 +192,9 @@ impl Engine {
             .into_iter()
             .filter(|r| !self.template.table_functions().contains_key(r.table()))
             .map(|reference| match reference {
+                TableReference::Bare { table } if table.contains(['/', '\\', '.', ':']) => {
+                    Err(parse::not_allowed("files can't be named in SQL; `GET /v1/tables` lists the tables"))
+                }
                 TableReference::Bare { table } => Ok(table.to_string()),
                 TableReference::Partial { .. } | TableReference::Full { .. } => Err(EngineError::new(
                     Reason::UnknownTable,
@@ -225,6 +231,26 @@ fn template(limits: &Limits) -> SessionState {
     config.options_mut().execution.time_zone = Some("+00:00".to_owned());
     let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
     functions::restrict(state)
+}
+
+/// Operators that make many rows of few must yield on their own output: their inputs are drained early, and what is
+/// never pending can't be cancelled and starves the other queries.
+fn yielding(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
+    const MULTIPLIERS: &[&str] = &[
+        "CrossJoinExec",
+        "NestedLoopJoinExec",
+        "HashJoinExec",
+        "SortMergeJoinExec",
+        "UnnestExec",
+        "RecursiveQueryExec",
+    ];
+    let wrapped = plan.transform_up(|node| {
+        if MULTIPLIERS.contains(&node.name()) {
+            return Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>));
+        }
+        Ok(Transformed::no(node))
+    })?;
+    Ok(wrapped.data)
 }
 
 fn timed_out() -> EngineError {

@@ -67,6 +67,10 @@ fn convert(sql: &str, error: &DataFusionError, findings: &Findings) -> EngineErr
     if let Some(changed) = find_changed(error) {
         return EngineError::new(Reason::SnapshotChanged, format!("{changed}; ask again")).with("file", &changed.file);
     }
+    // The spill limit comes as an I/O error, by whatever wrapper the operator at hand puts around it.
+    if error.to_string().contains("max_temp_directory_size") {
+        return exhausted("disk");
+    }
     match error {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => convert(sql, inner, findings),
         DataFusionError::Shared(inner) => convert(sql, inner, findings),

@@ -38,7 +38,8 @@ pub(crate) fn bind(plan: LogicalPlan, params: &Params) -> Result<LogicalPlan> {
     let mut values = BTreeMap::new();
     for (id, data_type) in &wanted {
         let Some(value) = given.get(id) else {
-            let what = data_type.as_ref().map_or_else(|| "a value".to_owned(), |t| format!("a value of type {t}"));
+            let what =
+                data_type.as_ref().map_or_else(|| "a value".to_owned(), |t| format!("a value of type {}", name(t)));
             return Err(invalid(id, format!("the placeholder `{id}` needs {what} in `params`")));
         };
         values.insert(id.trim_start_matches('$').to_owned(), scalar(id, value, data_type.as_ref())?);
@@ -58,8 +59,9 @@ pub(crate) fn bind(plan: LogicalPlan, params: &Params) -> Result<LogicalPlan> {
 
 fn scalar(id: &str, value: &Value, wanted: Option<&DataType>) -> Result<ScalarValue> {
     let wanted_type = wanted.cloned().unwrap_or_else(|| natural_type(value));
-    let mismatch =
-        |got: &str| invalid(id, format!("the placeholder `{id}` expects a value of type {wanted_type}, not {got}"));
+    let mismatch = |got: &str| {
+        invalid(id, format!("the placeholder `{id}` expects a value of type {}, not {got}", name(&wanted_type)))
+    };
     match value {
         Value::Null => ScalarValue::try_from(&wanted_type).map_err(|_| mismatch("null")),
         Value::Bool(b) if wanted_type == DataType::Boolean => Ok(ScalarValue::Boolean(Some(*b))),
@@ -77,6 +79,20 @@ fn scalar(id: &str, value: &Value, wanted: Option<&DataType>) -> Result<ScalarVa
         Value::String(s) => ScalarValue::try_from_string(s.clone(), &wanted_type)
             .map_err(|_| mismatch(&format!("the string {}", shortened(s)))),
         Value::Array(_) | Value::Object(_) => Err(mismatch("a list or object")),
+    }
+}
+
+/// The SQL name of the types that parameters mostly have.
+fn name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "BOOLEAN".to_owned(),
+        DataType::Int32 => "INTEGER".to_owned(),
+        DataType::Int64 => "BIGINT".to_owned(),
+        DataType::Float64 => "DOUBLE".to_owned(),
+        DataType::Date32 => "DATE".to_owned(),
+        DataType::Timestamp(..) => "TIMESTAMP".to_owned(),
+        text if is_text(text) => "VARCHAR".to_owned(),
+        other => other.to_string(),
     }
 }
 

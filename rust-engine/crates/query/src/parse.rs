@@ -12,7 +12,7 @@ use crate::limits::{MAX_NESTING, MAX_OPERATORS, MAX_SQL_BYTES, MAX_TOKENS};
 /// Parses one read-only query.
 pub(crate) fn parse(sql: &str) -> Result<Statement> {
     if sql.len() > MAX_SQL_BYTES {
-        let message = format!("the SQL text has {} bytes; at most {MAX_SQL_BYTES} are taken", sql.len());
+        let message = format!("the SQL text has {} bytes; at most 256 KiB ({MAX_SQL_BYTES}) are taken", sql.len());
         return Err(EngineError::new(Reason::SqlTooLarge, message));
     }
     let tokens = Tokenizer::new(&GenericDialect {}, sql)

@@ -45,7 +45,7 @@ impl<'a> Inference<'a> {
     pub(crate) fn new(file: &'a ListedFile) -> Self {
         let kind = match text_format(file.format) {
             Some(format) => InferenceKind::Text(Box::new(text::Inference::new(format, compression(file)))),
-            None => InferenceKind::Ipc(Box::new(IpcInference::default())),
+            None => InferenceKind::Ipc(Box::<IpcInference>::default()),
         };
         Self { file, kind }
     }

@@ -68,11 +68,12 @@ pub fn list(roots: &[PathBuf], wanted: Option<&BTreeSet<String>>) -> Result<List
     }
     let mut named: BTreeMap<String, Vec<RootEntry>> = BTreeMap::new();
     for (base, entries) in by_name {
-        let candidates: Vec<RootEntry> = entries
-            .into_iter()
-            .filter(|e| is_wanted(e, &base, wanted))
-            .filter_map(|e| walk::expand(e, &mut listing.passed_over))
-            .collect();
+        // All or none of those that share a name: whether one is alone decides what it is called.
+        if !entries.iter().any(|e| is_wanted(e, &base, wanted)) {
+            continue;
+        }
+        let candidates: Vec<RootEntry> =
+            entries.into_iter().filter_map(|e| walk::expand(e, &mut listing.passed_over)).collect();
         if candidates.len() > 1 {
             let names: BTreeSet<String> = candidates.iter().map(|e| format!("{base}_{}", e.suffix)).collect();
             listing.ambiguous.insert(base.clone(), names.into_iter().collect());

@@ -34,7 +34,7 @@ type CatalogServiceClient interface {
 	// ListTables lists every table, ordered by name. It looks at the sources anew on each call.
 	ListTables(ctx context.Context, in *ListTablesRequest, opts ...grpc.CallOption) (*ListTablesResponse, error)
 	// GetTable describes one table, waiting for its inspection until the call's deadline.
-	// Fails with NOT_FOUND (UNKNOWN_TABLE) where no table has that name.
+	// Fails with NOT_FOUND (TABLE_NOT_FOUND) where no table has that name.
 	GetTable(ctx context.Context, in *GetTableRequest, opts ...grpc.CallOption) (*GetTableResponse, error)
 }
 
@@ -75,7 +75,7 @@ type CatalogServiceServer interface {
 	// ListTables lists every table, ordered by name. It looks at the sources anew on each call.
 	ListTables(context.Context, *ListTablesRequest) (*ListTablesResponse, error)
 	// GetTable describes one table, waiting for its inspection until the call's deadline.
-	// Fails with NOT_FOUND (UNKNOWN_TABLE) where no table has that name.
+	// Fails with NOT_FOUND (TABLE_NOT_FOUND) where no table has that name.
 	GetTable(context.Context, *GetTableRequest) (*GetTableResponse, error)
 	mustEmbedUnimplementedCatalogServiceServer()
 }
