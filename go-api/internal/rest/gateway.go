@@ -1,7 +1,9 @@
 package rest
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 
@@ -55,6 +57,22 @@ func newMarshaler() marshaler {
 		MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true},
 		UnmarshalOptions: protojson.UnmarshalOptions{},
 	}}}
+}
+
+// Marshal writes compact JSON: protojson varies its spaces from build to build, and what does not change must not differ.
+func (m marshaler) Marshal(v any) ([]byte, error) {
+	text, err := m.HTTPBodyMarshaler.Marshal(v)
+	if _, isBytes := v.(*httpbody.HttpBody); err != nil || isBytes {
+		return text, err
+	}
+	if _, isMessage := v.(proto.Message); !isMessage {
+		return text, nil
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, text); err != nil {
+		return nil, fmt.Errorf("compact the answer: %w", err)
+	}
+	return compact.Bytes(), nil
 }
 
 // Delimiter implements runtime.Delimited.
