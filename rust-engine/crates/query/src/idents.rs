@@ -266,7 +266,7 @@ mod tests {
         );
         assert_eq!(
             rewritten("SELECT 1 FROM cars JOIN cars AS d USING (NAME)"),
-            r#"SELECT 1 FROM cars JOIN cars AS d USING ("Name")"#
+            r#"SELECT 1 FROM cars JOIN cars AS d USING("Name")"#
         );
     }
 }

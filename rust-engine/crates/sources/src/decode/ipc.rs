@@ -23,6 +23,8 @@ struct Messages {
     start: Option<Vec<u8>>,
     started: bool,
     is_file: bool,
+    /// Between a file's magic and its first message: writers pad with zeros to their own alignment.
+    in_padding: bool,
     ended: bool,
 }
 
@@ -38,6 +40,7 @@ impl Messages {
             self.started = true;
             let mut buffer = Buffer::from_vec(self.start.take().unwrap_or_default());
             self.is_file = buffer.starts_with(MAGIC);
+            self.in_padding = self.is_file;
             if self.is_file {
                 buffer.advance(MAGIC.len());
             }
@@ -48,6 +51,11 @@ impl Messages {
     fn next(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
         while !self.ended {
             let Some(buffer) = self.waiting.front_mut() else { return Ok(None) };
+            if self.in_padding {
+                let zeros = buffer.iter().take_while(|b| **b == 0).count();
+                buffer.advance(zeros);
+                self.in_padding = buffer.is_empty();
+            }
             match self.decoder.decode(buffer) {
                 Ok(Some(batch)) => return Ok(Some(batch)),
                 Ok(None) => drop(self.waiting.pop_front()),
