@@ -10,7 +10,7 @@ FUZZTIME ?= 5s
 SCALE ?= 0.01
 
 .DEFAULT_GOAL := help
-.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e test-faults test-differential fuzz lint fmt gen clean
+.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e test-differential fuzz lint fmt gen clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,11 +41,9 @@ test-go: ## Unit tests of the edge, with the race detector
 	@.ci/need go cc
 	go test -race $$(go list ./... | grep -v /go-api/test/)
 
-test-e2e: build ## Scenarios and the README's tour against the real binaries
-	go test -count=1 -timeout 10m -run 'TestScenarios|TestReadmeTour' ./go-api/test/e2e/...
-
-test-faults: build ## Killed processes, changing files and hostile queries against the real binaries; not part of `make test`
-	go test -race -count=1 -timeout 20m -skip 'TestScenarios|TestReadmeTour' ./go-api/test/e2e/...
+test-e2e: build ## Scenarios, the README's tour, faults and hostile queries against the real binaries
+	@.ci/need go cc
+	go test -race -count=1 -timeout 20m ./go-api/test/e2e/...
 
 test-differential: build ## Every vega-datasets table and TPC-H query against DuckDB; not part of `make test`
 	@.ci/need go npm python3

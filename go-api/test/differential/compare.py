@@ -164,7 +164,7 @@ def compare_tables(url, folder):
             name += "_" + file.rsplit(".", 1)[1]
         problems = []
         try:
-            duck = duckdb.connect(config={"TimeZone": "UTC"})
+            duck = duckdb.connect()
             table = get(url, f"/v1/tables/{name}")
             if table["state"] != "STATE_READY":
                 raise RuntimeError(json.dumps(table.get("problem")))

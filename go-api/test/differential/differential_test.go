@@ -75,7 +75,7 @@ func compare(t *testing.T, url string, args ...string) int {
 	python := script(t, ".ci/venv", filepath.Join(harness.Root(t), "go-api/test/requirements.txt"))
 	//nolint:gosec // The interpreter is the cached environment's.
 	command := exec.CommandContext(t.Context(), python, append([]string{"compare.py", url}, args...)...)
-	command.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+	command.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "TZ=UTC")
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
 	stdout, err := command.StdoutPipe()

@@ -36,6 +36,8 @@ type content struct {
 	Line  string `yaml:"line"`
 	Times int    `yaml:"times"`
 	Tail  string `yaml:"tail"`
+	// BOM puts a byte order mark before it all.
+	BOM bool `yaml:"bom"`
 	// Cut removes so many bytes from the end.
 	Cut int `yaml:"cut"`
 	// Gzip compresses the content (before the cut).
@@ -128,6 +130,9 @@ func loadScenario(t *testing.T, path string) scenario {
 func (c content) bytes(t *testing.T, sample string) []byte {
 	t.Helper()
 	var out bytes.Buffer
+	if c.BOM {
+		out.WriteString("\ufeff")
+	}
 	out.WriteString(c.Text)
 	out.WriteString(c.Head)
 	for n := 1; n <= c.Times; n++ {

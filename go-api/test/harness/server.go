@@ -170,9 +170,7 @@ func (s *Server) WaitReady(t testing.TB) {
 }
 
 func (s *Server) cleanup(t testing.TB) {
-	if s.cmd.ProcessState == nil {
-		_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	}
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // An error where it has ended already.
 	select {
 	case <-s.done:
 	case <-time.After(20 * time.Second):

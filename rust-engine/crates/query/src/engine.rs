@@ -11,11 +11,9 @@ use datafusion::catalog::{
     SchemaProvider,
 };
 use datafusion::common::TableReference;
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
@@ -27,14 +25,18 @@ use quern_sources::{Catalog, PinnedStore, Table};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
 use crate::allow::{self, Findings};
+use crate::checked::CheckArithmetic;
+use crate::complexity;
 use crate::errors;
 use crate::format::{self, EncodeOptions, Encoded, Format, NumberStyle, Part};
 use crate::functions;
 use crate::idents;
+use crate::interrupt::interruptible;
 use crate::limits::Limits;
 use crate::params::{self, Params};
 use crate::parse;
@@ -72,6 +74,8 @@ struct Running {
     findings: Findings,
     deadline: Instant,
     ended: bool,
+    stop: CancellationToken,
+    _stops_on_drop: DropGuard,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -81,6 +85,7 @@ struct Planned {
     tables: Vec<Arc<Table>>,
     store: Arc<PinnedStore>,
     findings: Findings,
+    stop: CancellationToken,
 }
 
 /// Executes statements over the tables of a [`Catalog`].
@@ -163,6 +168,8 @@ impl Engine {
                 findings: planned.findings,
                 deadline,
                 ended: false,
+                _stops_on_drop: planned.stop.clone().drop_guard(),
+                stop: planned.stop,
                 _permit: permit,
             },
         })
@@ -170,6 +177,7 @@ impl Engine {
 
     async fn plan(&self, request: &Request) -> Result<Planned> {
         let mut statement = parse::parse(&request.sql)?;
+        complexity::check_statement(&statement)?;
         let names = self.table_names(&statement)?;
         let tables = self.catalog.resolve(names).await?;
         let schemas: HashMap<_, _> = tables.iter().map(|t| (t.name.clone(), t.schema())).collect();
@@ -178,11 +186,13 @@ impl Engine {
         let state = self.session(&tables, Arc::clone(&store))?;
         let planning = |e: DataFusionError| errors::planning(&request.sql, &e);
         let plan = state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await.map_err(planning)?;
+        complexity::check_plan(&plan)?;
         let plan = params::bind(plan, &request.params)?;
         let findings = allow::check(&plan)?;
-        let plan = state.create_physical_plan(&plan).await.and_then(yielding);
+        let stop = CancellationToken::new();
+        let plan = state.create_physical_plan(&plan).await.and_then(|plan| interruptible(plan, &stop));
         let plan = plan.map_err(|e| errors::execution(&e, &findings))?;
-        Ok(Planned { plan, state, tables, store, findings })
+        Ok(Planned { plan, state, tables, store, findings, stop })
     }
 
     fn table_names(&self, statement: &Statement) -> Result<BTreeSet<String>> {
@@ -229,28 +239,12 @@ fn template(limits: &Limits) -> SessionState {
         .with_information_schema(false)
         .with_create_default_catalog_and_schema(false);
     config.options_mut().execution.time_zone = Some("+00:00".to_owned());
-    let state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_default_features()
+        .with_analyzer_rule(Arc::new(CheckArithmetic))
+        .build();
     functions::restrict(state)
-}
-
-/// Operators that make many rows of few must yield on their own output: their inputs are drained early, and what is
-/// never pending can't be cancelled and starves the other queries.
-fn yielding(plan: Arc<dyn ExecutionPlan>) -> datafusion::error::Result<Arc<dyn ExecutionPlan>> {
-    const MULTIPLIERS: &[&str] = &[
-        "CrossJoinExec",
-        "NestedLoopJoinExec",
-        "HashJoinExec",
-        "SortMergeJoinExec",
-        "UnnestExec",
-        "RecursiveQueryExec",
-    ];
-    let wrapped = plan.transform_up(|node| {
-        if MULTIPLIERS.contains(&node.name()) {
-            return Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>));
-        }
-        Ok(Transformed::no(node))
-    })?;
-    Ok(wrapped.data)
 }
 
 fn timed_out() -> EngineError {
@@ -277,7 +271,10 @@ impl Execution {
 impl Running {
     async fn next(&mut self) -> Result<Part> {
         let error = match tokio::time::timeout_at(self.deadline, self.encoded.next()).await {
-            Err(_) => return Err(timed_out()),
+            Err(_) => {
+                self.stop.cancel();
+                return Err(timed_out());
+            }
             Ok(Some(Ok(part))) => return Ok(part),
             Ok(Some(Err(error))) => errors::encoding(&error, &self.findings),
             Ok(None) => EngineError::internal("the result ended without a receipt"),

@@ -2,6 +2,7 @@
 //! without bound.
 
 mod caps;
+mod sum;
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use datafusion::common::Result;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    AggregateUDF, ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature,
 };
 use quern_core::{EngineError, Reason};
 
@@ -31,6 +33,7 @@ pub(crate) fn restrict(mut state: SessionState) -> SessionState {
         let Some(inner) = state.scalar_functions().get(*name).cloned() else { continue };
         let _ = state.register_udf(Arc::new(ScalarUDF::new_from_impl(Capped { inner, cap: *cap })));
     }
+    let _ = state.register_udaf(Arc::new(AggregateUDF::new_from_impl(sum::CheckedSum::default())));
     state
 }
 

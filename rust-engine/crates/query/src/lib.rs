@@ -5,11 +5,14 @@
 
 mod admission;
 mod allow;
+mod checked;
+mod complexity;
 mod engine;
 mod errors;
 pub mod format;
 mod functions;
 mod idents;
+mod interrupt;
 mod limits;
 mod memory;
 mod params;
