@@ -31,7 +31,7 @@ build-engine:
 	$(CARGO) build --locked --profile $(PROFILE) --bins
 	@.ci/install $(CARGO_TARGET_DIR)/$(PROFILE) quern-engine quern-sample
 
-test: test-rust test-go test-e2e fuzz ## Build what is missing and run the tests
+test: test-rust test-go test-e2e test-differential fuzz ## Build what is missing and run the tests
 
 test-rust: ## Unit and property tests of the engine
 	@.ci/need cargo cc
@@ -45,7 +45,7 @@ test-e2e: build ## Scenarios, the README's tour, faults and hostile queries agai
 	@.ci/need go cc
 	go test -race -count=1 -timeout 20m ./go-api/test/e2e/...
 
-test-differential: build ## Every vega-datasets table and TPC-H query against DuckDB; not part of `make test`
+test-differential: build ## Every vega-datasets table and TPC-H query against DuckDB
 	@.ci/need go npm python3
 	go test -count=1 -timeout 30m ./go-api/test/differential/...
 

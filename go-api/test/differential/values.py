@@ -11,9 +11,12 @@ import io
 import json
 import math
 import re
+import struct
 from decimal import Decimal
 
 import pyarrow as pa
+
+csv.field_size_limit(1 << 30)
 
 FIELD = re.compile(r'("(?:[^"]|"")*"|[^,\r\n]*)(,|\r?\n|\Z)')
 
@@ -22,6 +25,8 @@ def from_json(value, kind):
     """Reads a JSON value as the Arrow type says; floats must be parsed as Decimal beforehand."""
     if value is None:
         return None
+    if pa.types.is_float32(kind):
+        return struct.unpack("f", struct.pack("f", float(value)))[0]
     if pa.types.is_floating(kind):
         return float(value)
     if pa.types.is_decimal(kind):
