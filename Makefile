@@ -10,7 +10,7 @@ FUZZTIME ?= 5s
 SCALE ?= 0.01
 
 .DEFAULT_GOAL := help
-.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e test-differential fuzz lint fmt gen clean
+.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e test-differential fuzz bench lint fmt gen clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ test-differential: build ## Every vega-datasets table and TPC-H query against Du
 fuzz: ## Run each Go fuzz target for FUZZTIME (5s)
 	@.ci/need go
 	@.ci/fuzz-go $(FUZZTIME)
+
+bench: build ## Measure against the bounds that are promised and beside the peers; results under bench/results
+	@.ci/need go python3
+	@.ci/bench
 
 lint: ## Check formats, lints, licences and the protos
 	@.ci/need cargo go cc python3

@@ -1,0 +1,20 @@
+"""Writes a Parquet file as newline-delimited JSON each time a line comes on standard input; prints the seconds taken.
+
+    duckdb_export.py FILE.parquet
+"""
+
+import os
+import sys
+import tempfile
+import time
+
+import duckdb
+
+connection = duckdb.connect()
+with tempfile.TemporaryDirectory() as folder:
+    target = os.path.join(folder, "out.json")
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        connection.execute(f"COPY (SELECT * FROM '{sys.argv[1]}') TO '{target}' (FORMAT json)")
+        print(time.perf_counter() - started, flush=True)
+        os.remove(target)

@@ -1,0 +1,81 @@
+// Command bench measures Quern against the bounds that it promises and beside its peers, on TPC-H data and this
+// machine. What is compared is measured in one run, in turns, and stated as a ratio.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+)
+
+// settings are the command's flags.
+type settings struct {
+	data   string
+	out    string
+	python string
+	roapi  string
+	runs   int
+	calls  int
+}
+
+func main() {
+	var s settings
+	flag.StringVar(&s.data, "data", "", "`folder` of TPC-H tables in Parquet")
+	flag.StringVar(&s.out, "out", "bench/results", "`folder` for results.json, results.md and results.svg")
+	flag.StringVar(&s.python, "python", "python3", "a Python with duckdb")
+	flag.StringVar(&s.roapi, "roapi", "", "the roapi program; left out where empty")
+	flag.IntVar(&s.runs, "runs", 5, "rounds of each export")
+	flag.IntVar(&s.calls, "calls", 500, "rounds of SELECT 1")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, s)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, s settings) error {
+	results := &Report{CPUs: runtime.NumCPU(), Data: filepath.Base(s.data)}
+	for _, measure := range []func(context.Context, settings, *Report) error{
+		measureStart, measureExport, measureSelect, measureCrowd,
+	} {
+		if err := measure(ctx, s, results); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(s.out, 0o750); err != nil {
+		return err
+	}
+	encoded, err := json.MarshalIndent(results, "", "  ")
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string]string{
+		"results.json": string(encoded) + "\n",
+		"results.md":   results.Markdown(),
+		"results.svg":  results.SVG(),
+	} {
+		if err := os.WriteFile(filepath.Join(s.out, name), []byte(content), 0o600); err != nil {
+			return err
+		}
+	}
+	fmt.Print(results.Markdown())
+	return nil
+}
+
+// duckDB is a DuckDB process that exports on demand.
+func duckDB(ctx context.Context, s settings) *exec.Cmd {
+	//nolint:gosec // The interpreter that the caller names.
+	command := exec.CommandContext(ctx, s.python, "bench/duckdb_export.py", filepath.Join(s.data, "orders.parquet"))
+	command.Stderr = os.Stderr
+	return command
+}

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
+)
+
+const export = "SELECT * FROM orders"
+
+// crowd is how many exports run at once.
+const crowd = 8
+
+// measureStart takes the time from exec to ready, and what the first query costs beyond a repeated one.
+func measureStart(ctx context.Context, s settings, r *Report) error {
+	var ready, extra []float64
+	for range s.runs {
+		server, err := startQuern(ctx, s.data)
+		if err != nil {
+			return err
+		}
+		var took [3]time.Duration
+		for i := range took {
+			answer, err := ask(ctx, server.url, "SELECT count(*), max(o_totalprice) FROM orders")
+			if err != nil {
+				return errors.Join(err, server.cmd.Cancel())
+			}
+			took[i] = answer.Whole
+		}
+		ready = append(ready, server.took.Seconds())
+		extra = append(extra, (took[0] - min(took[1], took[2])).Seconds())
+		server.stop()
+	}
+	r.add("ready after", "s", median(ready), 1)
+	r.add("first query beyond a repeated one", "s", median(extra), 0.3)
+	return nil
+}
+
+// engineAndEdge starts an engine, and an edge on it.
+func engineAndEdge(ctx context.Context, s settings) (engine, edge *process, socket string, stop func(), err error) {
+	folder, err := os.MkdirTemp("", "quern-bench-")
+	if err != nil {
+		return nil, nil, "", nil, err
+	}
+	engine, socket, err = startEngine(ctx, s.data, folder)
+	if err != nil {
+		return nil, nil, "", nil, err
+	}
+	edge, err = startQuern(ctx, "--engine", socket)
+	if err != nil {
+		engine.stop()
+		return nil, nil, "", nil, err
+	}
+	return engine, edge, socket, func() {
+		edge.stop()
+		engine.stop()
+		_ = os.RemoveAll(folder)
+	}, nil
+}
+
+// direct reads the same result from the engine without the edge.
+func direct(ctx context.Context, client enginev1.QueryServiceClient, sql string) (time.Duration, error) {
+	started := time.Now()
+	stream, err := client.Execute(ctx, &enginev1.ExecuteRequest{Sql: sql, Format: enginev1.Format_FORMAT_JSON})
+	if err != nil {
+		return 0, err
+	}
+	for {
+		if _, err := stream.Recv(); errors.Is(err, io.EOF) {
+			return time.Since(started), nil
+		} else if err != nil {
+			return 0, err
+		}
+	}
+}
+
+func dial(socket string) (*grpc.ClientConn, enginev1.QueryServiceClient, error) {
+	connection, err := grpc.NewClient(socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(512<<10), grpc.WithInitialConnWindowSize(4<<20))
+	if err != nil {
+		return nil, nil, err
+	}
+	return connection, enginev1.NewQueryServiceClient(connection), nil
+}
+
+// measureExport compares a whole table as JSON: through the edge, from the engine, by DuckDB to a file, by ROAPI.
+func measureExport(ctx context.Context, s settings, r *Report) error {
+	_, edge, socket, stop, err := engineAndEdge(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	connection, client, err := dial(socket)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = connection.Close() }()
+	duck := duckDB(ctx, s)
+	requests, answers, err := pipes(duck)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = requests.Close(); _ = duck.Wait() }()
+	contenders := []contender{
+		{"edge", func() (time.Duration, error) {
+			answer, err := ask(ctx, edge.url, export)
+			return answer.Whole, err
+		}},
+		{"engine direct", func() (time.Duration, error) { return direct(ctx, client, export) }},
+		{"DuckDB to a file", func() (time.Duration, error) {
+			if _, err := io.WriteString(requests, "\n"); err != nil {
+				return 0, err
+			}
+			if !answers.Scan() {
+				return 0, errors.New("duckdb ended")
+			}
+			seconds, err := strconv.ParseFloat(answers.Text(), 64)
+			return time.Duration(seconds * float64(time.Second)), err
+		}},
+	}
+	if s.roapi != "" {
+		peer, err := startROAPI(ctx, s.roapi, filepath.Join(s.data, "orders.parquet"))
+		if err != nil {
+			return fmt.Errorf("roapi: %w", err)
+		}
+		defer peer.stop()
+		r.add("ROAPI: ready after", "s", peer.took.Seconds(), 0)
+		contenders = append(contenders, peer.roapi(ctx, export))
+		defer func() {
+			r.add("ROAPI: resident at most, one export at a time", "MiB", float64(peak(peer.cmd.Process.Pid)), 0)
+		}()
+	}
+	medians, ratios, err := inTurns(contenders, s.runs)
+	if err != nil {
+		return err
+	}
+	for _, c := range contenders {
+		r.add("export of orders as JSON: "+c.name, "s", medians[c.name], 0)
+	}
+	r.add("export: edge / engine direct", "×", ratios["engine direct"], 1.15)
+	r.add("export: edge / DuckDB to a file", "×", ratios["DuckDB to a file"], 0.6)
+	return nil
+}
+
+// measureSelect takes SELECT 1 through the edge, from the engine, and by ROAPI.
+func measureSelect(ctx context.Context, s settings, r *Report) error {
+	_, edge, socket, stop, err := engineAndEdge(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	connection, client, err := dial(socket)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = connection.Close() }()
+	contenders := []contender{
+		{"edge", func() (time.Duration, error) {
+			answer, err := ask(ctx, edge.url, "SELECT 1")
+			return answer.Whole, err
+		}},
+		{"engine direct", func() (time.Duration, error) { return direct(ctx, client, "SELECT 1") }},
+	}
+	if s.roapi != "" {
+		peer, err := startROAPI(ctx, s.roapi, filepath.Join(s.data, "region.parquet"))
+		if err != nil {
+			return fmt.Errorf("roapi: %w", err)
+		}
+		defer peer.stop()
+		contenders = append(contenders, peer.roapi(ctx, "SELECT 1"))
+	}
+	medians, _, err := inTurns(contenders, s.calls)
+	if err != nil {
+		return err
+	}
+	for _, c := range contenders {
+		r.add("SELECT 1: "+c.name, "ms", medians[c.name]*1e3, 0)
+	}
+	r.add("SELECT 1: what the edge adds", "ms", (medians["edge"]-medians["engine direct"])*1e3, 0.5)
+	return nil
+}
+
+// measureCrowd runs several exports at once and watches memory and the time to the first byte.
+func measureCrowd(ctx context.Context, s settings, r *Report) error {
+	engine, edge, _, stop, err := engineAndEdge(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if _, err := ask(ctx, edge.url, "SELECT 1"); err != nil {
+		return err
+	}
+	idle := resident(engine.cmd.Process.Pid)
+	firsts, failures := make([]float64, crowd), make([]error, crowd)
+	var group sync.WaitGroup
+	for i := range crowd {
+		group.Go(func() {
+			answer, err := ask(ctx, edge.url, export)
+			firsts[i], failures[i] = float64(answer.First.Microseconds())/1e3, err
+		})
+	}
+	group.Wait()
+	if err := errors.Join(failures...); err != nil {
+		return err
+	}
+	label := fmt.Sprintf("%d exports at once: ", crowd)
+	r.add(label+"edge resident at most", "MiB", float64(peak(edge.cmd.Process.Pid)), 100)
+	r.add(label+"engine resident above idle at most", "MiB", float64(peak(engine.cmd.Process.Pid)-idle), 600)
+	r.add(label+"time to first byte, median", "ms", median(firsts), 100)
+	return nil
+}
+
+// contender is one of several ways to do the same.
+type contender struct {
+	name string
+	do   func() (time.Duration, error)
+}
+
+// roapi asks ROAPI.
+func (p *process) roapi(ctx context.Context, sql string) contender {
+	return contender{"ROAPI", func() (time.Duration, error) {
+		answer, err := ask(ctx, p.url+"/api/sql", sql)
+		return answer.Whole, err
+	}}
+}
+
+// inTurns lets each contender have its turn in every round, after one round that does not count. It returns median
+// seconds, and the median over the rounds of the first contender's time divided by each one's.
+func inTurns(contenders []contender, rounds int) (medians, ratios map[string]float64, err error) {
+	times := map[string][]float64{}
+	for round := range rounds + 1 {
+		for _, c := range contenders {
+			took, err := c.do()
+			if err != nil {
+				return nil, nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+			if round > 0 {
+				times[c.name] = append(times[c.name], took.Seconds())
+			}
+		}
+	}
+	medians, ratios = map[string]float64{}, map[string]float64{}
+	first := times[contenders[0].name]
+	for name, seconds := range times {
+		medians[name] = median(seconds)
+		each := make([]float64, len(seconds))
+		for i := range seconds {
+			each[i] = first[i] / seconds[i]
+		}
+		ratios[name] = median(each)
+	}
+	return medians, ratios, nil
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}
+
+func resident(pid int) int { return memory(pid, "VmRSS:") }
+
+func peak(pid int) int { return memory(pid, "VmHWM:") }
+
+// memory reads a line of /proc/PID/status, in MiB; 0 where the process is gone.
+func memory(pid int, label string) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, found := strings.CutPrefix(line, label); found {
+			kib, _ := strconv.Atoi(strings.Fields(rest)[0])
+			return kib / 1024
+		}
+	}
+	return 0
+}
+
+// pipes starts a command that answers each line on its standard input with one on its standard output.
+func pipes(command *exec.Cmd) (io.WriteCloser, *bufio.Scanner, error) {
+	in, err := command.StdinPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err := command.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	return in, bufio.NewScanner(out), command.Start()
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"html"
+	"strings"
+)
+
+// Report is what a run of the benchmark found.
+type Report struct {
+	// CPUs is how many the machine has.
+	CPUs int `json:"cpus"`
+	// Data is the name of the data's folder.
+	Data string `json:"data"`
+	// Rows are the measurements, in the order in which they were taken.
+	Rows []Row `json:"rows"`
+}
+
+// Row is one measurement.
+type Row struct {
+	Name  string  `json:"name"`
+	Unit  string  `json:"unit"`
+	Value float64 `json:"value"`
+	// Bound is the most that it may be; 0 where nothing is promised.
+	Bound float64 `json:"bound,omitempty"`
+}
+
+func (r *Report) add(name, unit string, value, bound float64) {
+	r.Rows = append(r.Rows, Row{Name: name, Unit: unit, Value: value, Bound: bound})
+}
+
+// verdict says whether a bound is kept.
+func (r Row) verdict() string {
+	switch {
+	case r.Bound == 0:
+		return ""
+	case r.Value <= r.Bound:
+		return "kept"
+	default:
+		return "missed"
+	}
+}
+
+func (r Row) bound() string {
+	if r.Bound == 0 {
+		return ""
+	}
+	return fmt.Sprintf("≤ %g %s", r.Bound, r.Unit)
+}
+
+// Markdown is the report as a table.
+func (r *Report) Markdown() string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%d CPUs, %s\n\n| what | measured | bound | |\n|---|---:|---:|---|\n", r.CPUs, r.Data)
+	for _, row := range r.Rows {
+		fmt.Fprintf(&out, "| %s | %.3g %s | %s | %s |\n", row.Name, row.Value, row.Unit, row.bound(), row.verdict())
+	}
+	return out.String()
+}
+
+// SVG is a plot of everything that has a bound, as a share of it.
+func (r *Report) SVG() string {
+	const line, label, full = 26, 380, 300
+	var bars strings.Builder
+	count := 0
+	for _, row := range r.Rows {
+		if row.Bound == 0 {
+			continue
+		}
+		top := 30 + count*line
+		width := max(1, min(row.Value/row.Bound, 1.5)*full)
+		colour := "#2a7f62"
+		if row.Value > row.Bound {
+			colour = "#b5482f"
+		}
+		fmt.Fprintf(&bars, `<text x="%d" y="%d" text-anchor="end">%s</text>`, label-8, top+15, html.EscapeString(row.Name))
+		fmt.Fprintf(&bars, `<rect x="%d" y="%d" width="%.0f" height="18" fill="%s"/>`, label, top, width, colour)
+		fmt.Fprintf(&bars, `<text x="%.0f" y="%d">%.3g %s of %g</text>`+"\n", label+width+6, top+14, row.Value, row.Unit, row.Bound)
+		count++
+	}
+	height := 40 + count*line
+	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" width="1000" height="%d" font-family="sans-serif" font-size="13">
+<rect width="100%%" height="100%%" fill="white"/>
+<text x="%d" y="18">share of the bound; the line is the bound itself</text>
+%s<line x1="%d" y1="24" x2="%d" y2="%d" stroke="black"/>
+</svg>
+`, height, label, bars.String(), label+full, label+full, height-10)
+}

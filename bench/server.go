@@ -1,0 +1,176 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// patience bounds the wait for a server to start or to stop.
+const patience = 30 * time.Second
+
+// process is a started server.
+type process struct {
+	cmd  *exec.Cmd
+	url  string
+	took time.Duration
+}
+
+func start(ctx context.Context, args ...string) *exec.Cmd {
+	command := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // The repository's own programs and the named peer.
+	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
+	command.WaitDelay = patience
+	return command
+}
+
+// startQuern serves with the given arguments and waits until it is ready.
+func startQuern(ctx context.Context, args ...string) (*process, error) {
+	started := time.Now()
+	command := start(ctx, append([]string{"bin/quern", "serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--log-level", "info"}, args...)...)
+	log, err := command.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := command.Start(); err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
+		var line struct{ Msg, HTTP string }
+		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "serving" && line.HTTP != "" {
+			go func() { _, _ = io.Copy(io.Discard, log) }()
+			server := &process{cmd: command, url: "http://" + line.HTTP}
+			err := server.await(ctx, "/readyz", started)
+			return server, err
+		}
+	}
+	return nil, errors.Join(errors.New("quern did not say that it serves"), command.Wait())
+}
+
+// startEngine runs an engine of its own on a Unix socket.
+func startEngine(ctx context.Context, data, folder string) (*process, string, error) {
+	socket := filepath.Join(folder, "engine.sock")
+	command := start(ctx, "bin/quern-engine", "--listen", "unix://"+socket, data)
+	if err := command.Start(); err != nil {
+		return nil, "", err
+	}
+	return &process{cmd: command}, "unix://" + socket, waitFor(ctx, func() bool {
+		_, err := os.Stat(socket)
+		return err == nil
+	})
+}
+
+// startROAPI serves one table by ROAPI, read into memory at the start, as it does by default.
+func startROAPI(ctx context.Context, program, file string) (*process, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	command := start(ctx, program, "--addr-http", address, "--addr-postgres", "127.0.0.1:0", "--addr-flight-sql", "127.0.0.1:0", "--table", "orders="+file)
+	if err := command.Start(); err != nil {
+		return nil, err
+	}
+	server := &process{cmd: command, url: "http://" + address}
+	err = server.await(ctx, "/api/schema", started)
+	return server, err
+}
+
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Wait()
+}
+
+// await waits until a GET of path answers 200, and notes how long that took since started.
+func (p *process) await(ctx context.Context, path string, started time.Time) error {
+	err := waitFor(ctx, func() bool {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, http.NoBody)
+		if err != nil {
+			return false
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return false
+		}
+		_ = response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+	p.took = time.Since(started)
+	return err
+}
+
+func waitFor(ctx context.Context, ready func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for !ready() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("a server was not ready within %s", patience)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// timing is what one whole answer took.
+type timing struct {
+	First, Whole time.Duration
+	Bytes        int64
+}
+
+// ask posts SQL and reads the whole answer.
+func ask(ctx context.Context, url, sql string) (timing, error) {
+	path, contentType, body := "/v1/query", "application/json", []byte(nil)
+	if strings.HasSuffix(url, "/api/sql") {
+		path, contentType, body = "", "text/plain", []byte(sql)
+	} else {
+		encoded, err := json.Marshal(map[string]string{"sql": sql})
+		if err != nil {
+			return timing{}, err
+		}
+		body = encoded
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url+path, bytes.NewReader(body))
+	if err != nil {
+		return timing{}, err
+	}
+	request.Header.Set("Content-Type", contentType)
+	request.Header.Set("Accept-Encoding", "identity")
+	started := time.Now()
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return timing{}, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	var first [1]byte
+	if _, err := io.ReadFull(response.Body, first[:]); err != nil {
+		return timing{}, err
+	}
+	took := timing{First: time.Since(started)}
+	rest, err := io.Copy(io.Discard, response.Body)
+	if err != nil {
+		return timing{}, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return timing{}, fmt.Errorf("%s: %s", sql, response.Status)
+	}
+	took.Whole, took.Bytes = time.Since(started), rest+1
+	return took, nil
+}
