@@ -269,12 +269,18 @@ impl Execution {
 }
 
 impl Running {
+    fn overdue(&self) -> EngineError {
+        self.stop.cancel();
+        timed_out()
+    }
+
     async fn next(&mut self) -> Result<Part> {
+        // A part that is ready at once would get past the timeout, however late it is.
+        if Instant::now() >= self.deadline {
+            return Err(self.overdue());
+        }
         let error = match tokio::time::timeout_at(self.deadline, self.encoded.next()).await {
-            Err(_) => {
-                self.stop.cancel();
-                return Err(timed_out());
-            }
+            Err(_) => return Err(self.overdue()),
             Ok(Some(Ok(part))) => return Ok(part),
             Ok(Some(Err(error))) => errors::encoding(&error, &self.findings),
             Ok(None) => EngineError::internal("the result ended without a receipt"),
