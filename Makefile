@@ -5,8 +5,8 @@ export CARGO_TARGET_DIR ?= $(CACHE)/cargo
 # `fast` builds in half of release's time and runs at nine tenths of its speed; `make build PROFILE=release` for images.
 PROFILE ?= fast
 CARGO := cd rust-engine && cargo
-# How long each Go fuzz target runs in `make test`.
-FUZZTIME ?= 5s
+# How many inputs each Go fuzz target gets in `make test`; `make fuzz FUZZTIME=10m` goes on for a time.
+FUZZTIME ?= 10000x
 SCALE ?= 0.01
 
 .DEFAULT_GOAL := help
@@ -49,7 +49,7 @@ test-differential: build ## Every vega-datasets table and TPC-H query against Du
 	@.ci/need go npm python3
 	go test -count=1 -timeout 30m ./go-api/test/differential/...
 
-fuzz: ## Run each Go fuzz target for FUZZTIME (5s)
+fuzz: ## Run each Go fuzz target on FUZZTIME inputs (10000x)
 	@.ci/need go
 	@.ci/fuzz-go $(FUZZTIME)
 

@@ -51,26 +51,68 @@ func measureStart(ctx context.Context, s settings, r *Report) error {
 	return nil
 }
 
-// engineAndEdge starts an engine, and an edge on it.
-func engineAndEdge(ctx context.Context, s settings) (engine, edge *process, socket string, stop func(), err error) {
+// stack is an engine, an edge on it, and a client of the engine alone.
+type stack struct {
+	engine, edge *process
+	direct       enginev1.QueryServiceClient
+	connection   *grpc.ClientConn
+	folder       string
+}
+
+func startStack(ctx context.Context, s settings) (*stack, error) {
 	folder, err := os.MkdirTemp("", "quern-bench-")
 	if err != nil {
-		return nil, nil, "", nil, err
+		return nil, err
 	}
-	engine, socket, err = startEngine(ctx, s.data, folder)
+	servers := &stack{folder: folder}
+	if err := servers.start(ctx, s.data); err != nil {
+		servers.stop()
+		return nil, err
+	}
+	return servers, nil
+}
+
+func (s *stack) start(ctx context.Context, data string) error {
+	engine, socket, err := startEngine(ctx, data, s.folder)
+	s.engine = engine
 	if err != nil {
-		return nil, nil, "", nil, err
+		return err
 	}
-	edge, err = startQuern(ctx, "--engine", socket)
+	s.edge, err = startQuern(ctx, "--engine", socket)
 	if err != nil {
-		engine.stop()
-		return nil, nil, "", nil, err
+		return err
 	}
-	return engine, edge, socket, func() {
-		edge.stop()
-		engine.stop()
-		_ = os.RemoveAll(folder)
-	}, nil
+	// The windows are those of the edge's own client.
+	s.connection, err = grpc.NewClient(socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(512<<10), grpc.WithInitialConnWindowSize(4<<20))
+	if err != nil {
+		return err
+	}
+	s.direct = enginev1.NewQueryServiceClient(s.connection)
+	return nil
+}
+
+func (s *stack) stop() {
+	if s.connection != nil {
+		_ = s.connection.Close()
+	}
+	for _, server := range []*process{s.edge, s.engine} {
+		if server != nil {
+			server.stop()
+		}
+	}
+	_ = os.RemoveAll(s.folder)
+}
+
+// contenders are the two ways to a result: through the edge, and from the engine.
+func (s *stack) contenders(ctx context.Context, sql string) []contender {
+	return []contender{
+		{"edge", func() (time.Duration, error) {
+			answer, err := ask(ctx, s.edge.url, sql)
+			return answer.Whole, err
+		}},
+		{"engine direct", func() (time.Duration, error) { return direct(ctx, s.direct, sql) }},
+	}
 }
 
 // direct reads the same result from the engine without the edge.
@@ -89,40 +131,21 @@ func direct(ctx context.Context, client enginev1.QueryServiceClient, sql string)
 	}
 }
 
-func dial(socket string) (*grpc.ClientConn, enginev1.QueryServiceClient, error) {
-	connection, err := grpc.NewClient(socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithInitialWindowSize(512<<10), grpc.WithInitialConnWindowSize(4<<20))
-	if err != nil {
-		return nil, nil, err
-	}
-	return connection, enginev1.NewQueryServiceClient(connection), nil
-}
-
 // measureExport compares a whole table as JSON: through the edge, from the engine, by DuckDB to a file, by ROAPI.
 func measureExport(ctx context.Context, s settings, r *Report) error {
-	_, edge, socket, stop, err := engineAndEdge(ctx, s)
+	servers, err := startStack(ctx, s)
 	if err != nil {
 		return err
 	}
-	defer stop()
-	connection, client, err := dial(socket)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = connection.Close() }()
+	defer servers.stop()
 	duck := duckDB(ctx, s)
 	requests, answers, err := pipes(duck)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = requests.Close(); _ = duck.Wait() }()
-	contenders := []contender{
-		{"edge", func() (time.Duration, error) {
-			answer, err := ask(ctx, edge.url, export)
-			return answer.Whole, err
-		}},
-		{"engine direct", func() (time.Duration, error) { return direct(ctx, client, export) }},
-		{"DuckDB to a file", func() (time.Duration, error) {
+	contenders := append(servers.contenders(ctx, export),
+		contender{"DuckDB to a file", func() (time.Duration, error) {
 			if _, err := io.WriteString(requests, "\n"); err != nil {
 				return 0, err
 			}
@@ -131,8 +154,7 @@ func measureExport(ctx context.Context, s settings, r *Report) error {
 			}
 			seconds, err := strconv.ParseFloat(answers.Text(), 64)
 			return time.Duration(seconds * float64(time.Second)), err
-		}},
-	}
+		}})
 	if s.roapi != "" {
 		peer, err := startROAPI(ctx, s.roapi, filepath.Join(s.data, "orders.parquet"))
 		if err != nil {
@@ -159,23 +181,12 @@ func measureExport(ctx context.Context, s settings, r *Report) error {
 
 // measureSelect takes SELECT 1 through the edge, from the engine, and by ROAPI.
 func measureSelect(ctx context.Context, s settings, r *Report) error {
-	_, edge, socket, stop, err := engineAndEdge(ctx, s)
+	servers, err := startStack(ctx, s)
 	if err != nil {
 		return err
 	}
-	defer stop()
-	connection, client, err := dial(socket)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = connection.Close() }()
-	contenders := []contender{
-		{"edge", func() (time.Duration, error) {
-			answer, err := ask(ctx, edge.url, "SELECT 1")
-			return answer.Whole, err
-		}},
-		{"engine direct", func() (time.Duration, error) { return direct(ctx, client, "SELECT 1") }},
-	}
+	defer servers.stop()
+	contenders := servers.contenders(ctx, "SELECT 1")
 	if s.roapi != "" {
 		peer, err := startROAPI(ctx, s.roapi, filepath.Join(s.data, "region.parquet"))
 		if err != nil {
@@ -197,11 +208,12 @@ func measureSelect(ctx context.Context, s settings, r *Report) error {
 
 // measureCrowd runs several exports at once and watches memory and the time to the first byte.
 func measureCrowd(ctx context.Context, s settings, r *Report) error {
-	engine, edge, _, stop, err := engineAndEdge(ctx, s)
+	servers, err := startStack(ctx, s)
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer servers.stop()
+	engine, edge := servers.engine, servers.edge
 	if _, err := ask(ctx, edge.url, "SELECT 1"); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -186,7 +187,7 @@ func TestServesRestartsAndLeavesNothing(t *testing.T) {
 			receipt = part.GetReceipt()
 		}
 	}
-	if err != io.EOF || receipt.GetRows() != 2 || len(stream.Trailer().Get("quern-receipt")) != 1 { //nolint:errorlint // a test
+	if !errors.Is(err, io.EOF) || receipt.GetRows() != 2 || len(stream.Trailer().Get("quern-receipt")) != 1 {
 		t.Error(err, receipt, stream.Trailer())
 	}
 	health, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: "quern.v1.QueryService"})

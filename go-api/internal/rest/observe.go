@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -25,7 +26,7 @@ func observe(next http.Handler, logger *slog.Logger, stall time.Duration) http.H
 		defer func() {
 			cause := recover()
 			aborted := cause != nil
-			if cause != nil && cause != http.ErrAbortHandler { //nolint:errorlint // panic values are compared as they are
+			if failure, _ := cause.(error); aborted && !errors.Is(failure, http.ErrAbortHandler) {
 				log.ErrorContext(ctx, "request panicked", "panic", cause, "stack", string(debug.Stack()))
 				if !rec.wroteHeaders {
 					writeError(rec, apierr.New(apierr.Internal, "an internal error; the server's log has it under this request's id"))

@@ -160,12 +160,8 @@ func (s *Server) Wait(t testing.TB, timeout time.Duration) int {
 func (s *Server) WaitReady(t testing.TB) {
 	t.Helper()
 	Eventually(t, startTimeout, "the server is ready", func() bool {
-		response, err := http.Get(s.URL + "/readyz") //nolint:noctx // A probe within a bounded loop.
-		if err != nil {
-			return false
-		}
-		_ = response.Body.Close()
-		return response.StatusCode == http.StatusOK
+		_, err := s.Get(t.Context(), "/readyz")
+		return err == nil
 	})
 }
 

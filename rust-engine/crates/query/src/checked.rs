@@ -49,10 +49,10 @@ impl AnalyzerRule for CheckArithmetic {
 
 fn check(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if operation(op, &left, &right, schema).is_some() => {
-            let operation = operation(op, &left, &right, schema).unwrap_or(Operation::Add);
-            Transformed::yes(call(operation, vec![*left, *right]))
-        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match operation(op, &left, &right, schema) {
+            Some(operation) => Transformed::yes(call(operation, vec![*left, *right])),
+            None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
+        },
         Expr::Negative(inner) => match inner.get_type(schema) {
             Ok(kind) if kind.is_signed_integer() && !matches!(*inner, Expr::Literal(..)) => {
                 match ScalarValue::new_zero(&kind) {

@@ -73,8 +73,6 @@ struct Running {
     store: Arc<PinnedStore>,
     findings: Findings,
     deadline: Instant,
-    ended: bool,
-    stop: CancellationToken,
     _stops_on_drop: DropGuard,
     _permit: OwnedSemaphorePermit,
 }
@@ -120,11 +118,6 @@ impl Engine {
             .unwrap_or_else(|e| Err(EngineError::internal(format!("a task failed: {e}"))))
     }
 
-    /// Memory that queries hold at this moment, in bytes.
-    pub fn reserved_bytes(&self) -> usize {
-        self.runtime.reserved()
-    }
-
     /// Plans a statement and starts it. Waits for a free place first. The deadline counts from here.
     pub async fn execute(self: &Arc<Self>, request: Request) -> Result<Execution> {
         let timeout = request.timeout.unwrap_or(self.limits.timeout_default).min(self.limits.timeout_max);
@@ -167,9 +160,7 @@ impl Engine {
                 store: planned.store,
                 findings: planned.findings,
                 deadline,
-                ended: false,
-                _stops_on_drop: planned.stop.clone().drop_guard(),
-                stop: planned.stop,
+                _stops_on_drop: planned.stop.drop_guard(),
                 _permit: permit,
             },
         })
@@ -255,32 +246,26 @@ fn timed_out() -> EngineError {
 }
 
 impl Execution {
-    /// The encoded parts: chunks, then one receipt. Ends after the first error.
+    /// The encoded parts: chunks, then one receipt. Ends after the first error. With its last part the query gives
+    /// back its memory and its place.
     pub fn into_parts(self) -> impl Stream<Item = Result<Part>> + Send + 'static {
-        futures::stream::unfold(self.running, |mut running| async move {
-            if running.ended {
-                return None;
-            }
+        futures::stream::unfold(Some(self.running), |running| async move {
+            let mut running = running?;
             let part = running.next().await;
-            running.ended = !matches!(part, Ok(Part::Chunk(_)));
-            Some((part, running))
+            let rest = matches!(part, Ok(Part::Chunk(_))).then_some(running);
+            Some((part, rest))
         })
     }
 }
 
 impl Running {
-    fn overdue(&self) -> EngineError {
-        self.stop.cancel();
-        timed_out()
-    }
-
     async fn next(&mut self) -> Result<Part> {
         // A part that is ready at once would get past the timeout, however late it is.
         if Instant::now() >= self.deadline {
-            return Err(self.overdue());
+            return Err(timed_out());
         }
         let error = match tokio::time::timeout_at(self.deadline, self.encoded.next()).await {
-            Err(_) => return Err(self.overdue()),
+            Err(_) => return Err(timed_out()),
             Ok(Some(Ok(part))) => return Ok(part),
             Ok(Some(Err(error))) => errors::encoding(&error, &self.findings),
             Ok(None) => EngineError::internal("the result ended without a receipt"),

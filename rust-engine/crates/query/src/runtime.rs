@@ -47,11 +47,6 @@ impl SharedRuntime {
         self.caches.get_file_metadata_cache()
     }
 
-    /// Bytes that queries hold at this moment.
-    pub(crate) fn reserved(&self) -> usize {
-        self.memory.reserved()
-    }
-
     /// The environment of one query.
     pub(crate) fn query(&self, store: Arc<PinnedStore>) -> Arc<RuntimeEnv> {
         Arc::new(RuntimeEnv {
