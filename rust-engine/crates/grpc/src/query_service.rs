@@ -49,6 +49,9 @@ impl query_service_server::QueryService for QueryService {
         let snapshots = execution.snapshots.clone();
         let first = futures::stream::once(async { Ok(message(Message::Header(header))) });
         let parts = execution.into_parts().map(move |part| part.map(|p| encode(p, &snapshots)).map_err(status));
+        let mut parts = Box::pin(parts.peekable());
+        // The header leaves together with the first part: its reader could do nothing with it before.
+        parts.as_mut().peek().await;
         Ok(Response::new(Box::pin(first.chain(parts))))
     }
 }

@@ -12,8 +12,8 @@ use datafusion::catalog::{
 };
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
-use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
@@ -79,7 +79,6 @@ struct Running {
 
 struct Planned {
     plan: Arc<dyn ExecutionPlan>,
-    state: SessionState,
     tables: Vec<Arc<Table>>,
     store: Arc<PinnedStore>,
     findings: Findings,
@@ -141,7 +140,7 @@ impl Engine {
             .map(|t| TableSnapshot { table: t.name.clone(), snapshot: t.snapshot.clone() })
             .collect();
         let schema = planned.plan.schema();
-        let batches = execute_stream(planned.plan, planned.state.task_ctx())
+        let batches = execute_stream(planned.plan, self.task(&planned.store))
             .map_err(|e| errors::execution(&e, &planned.findings))?;
         let options = EncodeOptions {
             format: request.format,
@@ -174,7 +173,7 @@ impl Engine {
         let schemas: HashMap<_, _> = tables.iter().map(|t| (t.name.clone(), t.schema())).collect();
         idents::match_case(&mut statement, &schemas);
         let store = Arc::new(PinnedStore::new(tables.iter().flat_map(|t| &t.files).map(|(f, _)| Arc::clone(f))));
-        let state = self.session(&tables, Arc::clone(&store))?;
+        let state = self.session(&tables, &store)?;
         let planning = |e: DataFusionError| errors::planning(&request.sql, &e);
         let plan = state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await.map_err(planning)?;
         complexity::check_plan(&plan)?;
@@ -183,7 +182,7 @@ impl Engine {
         let stop = CancellationToken::new();
         let plan = state.create_physical_plan(&plan).await.and_then(|plan| interruptible(plan, &stop));
         let plan = plan.map_err(|e| errors::execution(&e, &findings))?;
-        Ok(Planned { plan, state, tables, store, findings, stop })
+        Ok(Planned { plan, tables, store, findings, stop })
     }
 
     fn table_names(&self, statement: &Statement) -> Result<BTreeSet<String>> {
@@ -206,20 +205,35 @@ impl Engine {
             .collect()
     }
 
-    fn session(&self, tables: &[Arc<Table>], store: Arc<PinnedStore>) -> Result<SessionState> {
+    /// The session that plans one query: its own tables and start time, all else as in the template.
+    fn session(&self, tables: &[Arc<Table>], store: &Arc<PinnedStore>) -> Result<SessionState> {
         let schema = MemorySchemaProvider::new();
         for table in tables {
-            let provider = Arc::new(SnapshotProvider::new(Arc::clone(table)));
-            schema.register_table(table.name.clone(), provider).map_err(|e| errors::planning("", &e))?;
+            let provider = SnapshotProvider::new(Arc::clone(table), Arc::clone(store), self.runtime.footers());
+            schema.register_table(table.name.clone(), Arc::new(provider)).map_err(|e| errors::planning("", &e))?;
         }
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema("public", Arc::new(schema)).map_err(|e| errors::planning("", &e))?;
         let list = MemoryCatalogProviderList::new();
         list.register_catalog("datafusion".to_owned(), Arc::new(catalog));
-        Ok(SessionStateBuilder::new_from_existing(self.template.clone())
-            .with_runtime_env(self.runtime.query(store))
-            .with_catalog_list(Arc::new(list))
-            .build())
+        let mut state = self.template.clone();
+        state.register_catalog_list(Arc::new(list));
+        state.mark_start_execution();
+        Ok(state)
+    }
+
+    /// What one query's plan runs in. Its functions are in the plan already.
+    fn task(&self, store: &Arc<PinnedStore>) -> Arc<TaskContext> {
+        Arc::new(TaskContext::new(
+            None,
+            self.template.session_id().to_owned(),
+            self.template.config().clone(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            self.runtime.query(Arc::clone(store)),
+        ))
     }
 }
 

@@ -9,9 +9,11 @@ use datafusion::common::{Result, ScalarValue, Statistics, exec_datafusion_err};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
@@ -21,7 +23,7 @@ use datafusion::physical_plan::union::UnionExec;
 use crate::decode::FileDecoding;
 use crate::inspect::FileInfo;
 use crate::listing::{FileFormat, ListedFile};
-use crate::store::object_meta;
+use crate::store::{PinnedStore, object_meta};
 use crate::stream_source::StreamSource;
 use crate::table::{NULL_PARTITION, Table};
 
@@ -33,12 +35,14 @@ pub const STORE_URL: &str = "quern://snapshot";
 pub struct SnapshotProvider {
     table: Arc<Table>,
     schema: SchemaRef,
+    parquet_reader: Arc<CachedParquetFileReaderFactory>,
 }
 
 impl SnapshotProvider {
-    /// A provider of the table's one snapshot.
-    pub fn new(table: Arc<Table>) -> Self {
-        Self { schema: table.schema(), table }
+    /// A provider of the table's one snapshot, whose files are in `store` and whose Parquet footers may be in `footers`.
+    pub fn new(table: Arc<Table>, store: Arc<PinnedStore>, footers: Arc<FileMetadataCache>) -> Self {
+        let parquet_reader = Arc::new(CachedParquetFileReaderFactory::new(store, footers));
+        Self { schema: table.schema(), table, parquet_reader }
     }
 
     fn files(&self, parquet: bool) -> impl Iterator<Item = &(Arc<ListedFile>, Arc<FileInfo>)> {
@@ -110,14 +114,12 @@ impl SnapshotProvider {
         let source: Arc<dyn FileSource> = if parquet {
             let options =
                 TableParquetOptions { global: state.config_options().execution.parquet.clone(), ..Default::default() };
-            let footers = state.runtime_env().cache_manager.get_file_metadata_cache();
-            let store = state.runtime_env().object_store(ObjectStoreUrl::parse(STORE_URL)?)?;
-            let reader =
-                datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory::new(store, footers);
             Arc::new(
                 ParquetSource::new(self.table_schema())
                     .with_table_parquet_options(options)
-                    .with_parquet_file_reader_factory(Arc::new(reader)),
+                    .with_parquet_file_reader_factory(Arc::<CachedParquetFileReaderFactory>::clone(
+                        &self.parquet_reader,
+                    )),
             )
         } else {
             Arc::new(StreamSource::new(self.table_schema()))

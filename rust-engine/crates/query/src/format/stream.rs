@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::stream::{self, Stream, StreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -31,6 +32,8 @@ use super::{Format, NumberStyle};
 const PIECE: usize = 160 << 10;
 /// The first slice is small, for an early first byte.
 const FIRST_ROWS: usize = 256;
+/// A slice of less text is encoded at once, on the driver's own thread: handing it over would take longer.
+const INLINE: usize = 4 << 10;
 /// Binary formats write up to this many rows at once, so that cancelling is prompt.
 const BINARY_ROWS: usize = 8_192;
 /// How many parts the reader may be behind.
@@ -116,7 +119,7 @@ where
     let binary = BinaryEncoder::new(&schema, format).transpose();
     let binary = binary.map_err(|error| FormatError::Refused { format, reason: error.to_string() })?;
     let (sender, parts) = mpsc::channel(PARTS_AHEAD);
-    let output = Output { sender, chunker: Chunker::default(), rows: 0, format };
+    let output = Output { sender, chunker: Chunker::default(), rows: 0, started: false, format };
     let driver = match binary {
         Some(encoder) => runtime.spawn(drive_binary(input, schema, encoder, output)),
         None => {
@@ -163,19 +166,40 @@ struct Output<E> {
     sender: Parts<E>,
     chunker: Chunker,
     rows: u64,
+    /// Whether the first rows have left.
+    started: bool,
     format: Format,
 }
 
 impl<E> Output<E> {
-    /// Passes encoded rows on; the first are sent whatever their size.
+    /// Passes encoded rows on, in chunks of a good size.
     async fn push(&mut self, piece: Vec<u8>, rows: usize) -> Result<(), Halt<E>> {
-        let first = self.rows == 0 && rows > 0;
         self.rows += rows as u64;
         let mut ready = Vec::new();
         self.chunker.push(piece, &mut ready);
-        if first {
-            self.chunker.flush(&mut ready);
+        self.send(ready).await
+    }
+
+    /// The next item. The first rows leave before it where it is not there yet; fewer than a first slice are most
+    /// often the whole result, which then leaves as one chunk.
+    async fn next<S: Stream + Unpin>(&mut self, input: &mut S) -> Result<Option<S::Item>, Halt<E>> {
+        if self.started || self.rows == 0 {
+            return Ok(input.next().await);
         }
+        if self.rows < FIRST_ROWS as u64
+            && let Some(item) = input.next().now_or_never()
+        {
+            return Ok(item);
+        }
+        self.started = true;
+        self.flush().await?;
+        Ok(input.next().await)
+    }
+
+    /// Passes on what there is, whatever its size.
+    async fn flush(&mut self) -> Result<(), Halt<E>> {
+        let mut ready = Vec::new();
+        self.chunker.flush(&mut ready);
         self.send(ready).await
     }
 
@@ -294,12 +318,17 @@ where
         stream::iter(slices)
     });
     let encoded = slices.map(|slice| {
-        // Spawned here, not when first polled, so that tasks run while this one waits for its reader.
-        let task = slice.map(|slice| spawn_piece(Arc::clone(&encoder), slice));
-        async { task?.await.unwrap_or_else(|error| Err(stopped(error))) }
+        // Begun here, not when first polled, so that tasks run while this one waits for its reader.
+        let begun = slice.map(|slice| begin_piece(Arc::clone(&encoder), slice));
+        async {
+            match begun? {
+                Begun::Done(piece) => piece,
+                Begun::Task(task) => task.await.unwrap_or_else(|error| Err(stopped(error))),
+            }
+        }
     });
     let mut encoded = std::pin::pin!(encoded.buffered(options.parallelism.max(1)));
-    while let Some(piece) = encoded.next().await {
+    while let Some(piece) = output.next(&mut encoded).await? {
         let (bytes, rows) = piece?;
         output.push(bytes, rows).await?;
     }
@@ -309,15 +338,25 @@ where
 
 type Piece<E> = Result<(Vec<u8>, usize), EncodeError<E>>;
 
-fn spawn_piece<E>(encoder: Arc<RowEncoder>, slice: Slice) -> AbortOnDropHandle<Piece<E>>
+enum Begun<E> {
+    Done(Piece<E>),
+    Task(AbortOnDropHandle<Piece<E>>),
+}
+
+fn begin_piece<E>(encoder: Arc<RowEncoder>, slice: Slice) -> Begun<E>
 where
     E: Send + 'static,
 {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        let rows = slice.batch.num_rows();
+    let inline = slice.estimate < INLINE;
+    let encode = move || {
         let bytes = encoder.piece(&slice.batch, slice.first, slice.estimate)?;
-        Ok((bytes, rows))
-    }))
+        Ok((bytes, slice.batch.num_rows()))
+    };
+    if inline {
+        Begun::Done(encode())
+    } else {
+        Begun::Task(AbortOnDropHandle::new(tokio::spawn(async move { encode() })))
+    }
 }
 
 async fn drive_binary<S, E>(input: S, schema: SchemaRef, encoder: BinaryEncoder, mut output: Output<E>)
@@ -340,7 +379,7 @@ where
     E: Error + Send + 'static,
 {
     let mut input = std::pin::pin!(input);
-    while let Some(batch) = input.next().await {
+    while let Some(batch) = output.next(&mut input).await? {
         let batch = conforming(batch, schema)?;
         let mut at = 0;
         while at < batch.num_rows() {

@@ -64,6 +64,15 @@ async fn the_first_rows_are_sent_before_the_second_batch_exists() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_result_is_one_chunk() {
+    for format in Format::ALL {
+        let rows = numbered(0, 3);
+        let (chunks, _) = collect(rows.schema(), vec![rows], options(format)).await.expect("encodes");
+        assert_eq!(chunks.len(), 1, "{format}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slices_and_parallelism_leave_no_trace() {
     for format in [Format::Json, Format::JsonArray, Format::Ndjson, Format::Csv] {
         let with = |parallelism| EncodeOptions { parallelism, ..options(format) };
