@@ -10,7 +10,7 @@ FUZZTIME ?= 10000x
 SCALE ?= 0.01
 
 .DEFAULT_GOAL := help
-.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e test-differential fuzz bench lint fmt gen clean
+.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e soak test-differential fuzz bench lint fmt gen clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ test-go: ## Unit tests of the edge, with the race detector
 test-e2e: build ## Scenarios, the README's tour, faults and hostile queries against the real binaries
 	@.ci/need go cc
 	go test -race -count=1 -timeout 20m ./go-api/test/e2e/...
+
+soak: build ## Check 200,000 answers for staleness while everything goes wrong
+	@.ci/need go cc
+	QUERN_SOAK_ANSWERS=200000 go test -count=1 -v -timeout 4h -run 'TestNeverStale' ./go-api/test/e2e/
 
 test-differential: build ## Every vega-datasets table and TPC-H query against DuckDB
 	@.ci/need go npm python3

@@ -45,6 +45,7 @@ const (
 	DeadlineExceeded      Reason = "QUERY_TIMEOUT"
 	RequestCanceled       Reason = "CANCELLED"
 	ResultIncomplete      Reason = "RESULT_INCOMPLETE"
+	NotStored             Reason = "NOT_STORED"
 	Internal              Reason = "INTERNAL"
 )
 
@@ -90,6 +91,7 @@ var Table = []Entry{
 	{DeadlineExceeded, codes.DeadlineExceeded, 0, "The request ran past its timeout."},
 	{RequestCanceled, codes.Canceled, 0, "The caller went away."},
 	{ResultIncomplete, codes.Internal, 0, "The engine ended a result without its receipt."},
+	{NotStored, codes.FailedPrecondition, http.StatusGatewayTimeout, "`Cache-Control: only-if-cached`, and no stored answer may be given (RFC 9111, 5.2.1.7)."},
 	{Internal, codes.Internal, 0, "Something failed that no caller can mend; the server's log says what."},
 }
 

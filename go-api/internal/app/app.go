@@ -7,18 +7,20 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
 
-	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
+	"github.com/quern-data/quern/go-api/internal/cache"
 	"github.com/quern-data/quern/go-api/internal/config"
 	"github.com/quern-data/quern/go-api/internal/engine"
 	"github.com/quern-data/quern/go-api/internal/rest"
 	"github.com/quern-data/quern/go-api/internal/rpc"
 	"github.com/quern-data/quern/go-api/internal/service"
+	"github.com/quern-data/quern/go-api/internal/sharedcache"
 )
 
 const (
@@ -36,17 +38,24 @@ const (
 // still fit into 70 MB.
 const gcPercent = 400
 
-// tuneCollector leaves an operator's GOGC in force.
-func tuneCollector() {
+// memoryBase is what the edge takes beside the front cache before it collects more often.
+const memoryBase = 64 << 20
+
+// tuneCollector leaves an operator's GOGC and GOMEMLIMIT in force. As the cache fills, the limit keeps garbage from
+// growing with it: what is live then is mostly answers, which are cheap to collect around.
+func tuneCollector(cacheBytes int64) {
 	const unset = 100
 	if before := debug.SetGCPercent(gcPercent); before != unset {
 		debug.SetGCPercent(before)
+	}
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
+		debug.SetMemoryLimit(cacheBytes + cacheBytes/16 + memoryBase)
 	}
 }
 
 // Run serves until ctx ends, then drains and returns. It returns early when it can't start.
 func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer) error {
-	tuneCollector()
+	tuneCollector(cfg.CacheBytes)
 	backend, err := startEngine(cfg, logger, logs)
 	if err != nil {
 		return err
@@ -57,13 +66,23 @@ func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.W
 
 // serve listens before it waits for the engine, so that a port that is taken shows at once.
 func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, backend *backend) error {
+	metrics := newMetrics()
+	answers, closeCache, err := newCache(cfg, logger, backend.client, metrics)
+	if err != nil {
+		return err
+	}
+	defer closeCache()
+	queries := service.NewQueries(backend.client, answers, service.Timeouts{Default: cfg.TimeoutDefault, Most: cfg.TimeoutMax})
 	services := rpc.Services{
 		Tables:  service.NewTables(backend.client, cfg.TimeoutDefault),
-		Queries: service.NewQueries(results{backend.client}, service.Timeouts{Default: cfg.TimeoutDefault, Most: cfg.TimeoutMax}),
+		Queries: service.NewQueryServer(queries),
 	}
 	var draining atomic.Bool
 	handler, err := rest.NewHandler(ctx, rest.Options{
-		Channel:     services.Channel(),
+		Tables:      services.Tables,
+		Queries:     queries,
+		Metrics:     metrics.handler(),
+		Observer:    metrics,
 		Ready:       func() bool { return !draining.Load() && backend.client.Serving() },
 		Logger:      logger,
 		CORSOrigins: cfg.CORSOrigins,
@@ -109,6 +128,31 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, backend
 	stopHealth()
 	drain(cfg.GracePeriod, logger, httpServer, grpcServer)
 	return err
+}
+
+// newCache returns the front cache, with its shared level where one is configured, and what closes it.
+func newCache(cfg *config.Config, logger *slog.Logger, client *engine.Client, metrics *metrics) (*cache.Cache, func(), error) {
+	options := cache.Options{Bytes: cfg.CacheBytes, MaxEntry: cfg.MaxEntryBytes, Lasting: service.Lasting}
+	closeShared := func() {}
+	var shared *sharedcache.Redis
+	if cfg.CacheRedis != "" {
+		var err error
+		if shared, err = sharedcache.Open(cfg.CacheRedis, logger); err != nil {
+			return nil, nil, err
+		}
+		options.Shared, closeShared = shared, shared.Close
+	}
+	answers, err := cache.New(client, options)
+	if err != nil {
+		closeShared()
+		return nil, nil, err
+	}
+	metrics.watchCache(answers, cfg.CacheBytes)
+	metrics.watchEngine(client)
+	if shared != nil {
+		metrics.watchShared(answers, shared)
+	}
+	return answers, closeShared, nil
 }
 
 // drain lets requests under way end within the grace period, then cuts them off.
@@ -174,15 +218,3 @@ func listen(ctx context.Context, name, address string) (net.Listener, error) {
 
 // closeQuietly is for listeners that a server may have closed already.
 func closeQuietly(closer io.Closer) { _ = closer.Close() }
-
-// results lets the query service see the engine's client as its source of results.
-type results struct{ client *engine.Client }
-
-// Execute implements service.Results.
-func (r results) Execute(ctx context.Context, request *enginev1.ExecuteRequest) (service.Result, error) {
-	result, err := r.client.Execute(ctx, request)
-	if err != nil {
-		return nil, err
-	}
-	return result, nil
-}

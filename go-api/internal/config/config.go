@@ -5,12 +5,14 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/pflag"
 )
 
@@ -34,6 +36,11 @@ type Config struct {
 	// TimeoutDefault and TimeoutMax bound each request's time.
 	TimeoutDefault time.Duration
 	TimeoutMax     time.Duration
+	// CacheBytes bounds the front cache; 0 keeps nothing. MaxEntryBytes bounds one answer in it.
+	CacheBytes    int64
+	MaxEntryBytes int64
+	// CacheRedis is the URL of the level that a fleet shares, empty for none.
+	CacheRedis string
 	// LogLevel is debug, info, warn or error.
 	LogLevel string
 
@@ -49,7 +56,7 @@ var engineSettings = []engineSetting{
 	{"query-memory", "memory for one query, such as 512MiB; half of --memory by default"},
 	{"spill-bytes", "disk space for queries that do not fit into memory; 10GiB by default"},
 	{"spill-dir", "folder for what is spilled; the system's temporary folder by default"},
-	{"max-concurrent-queries", "queries that run at the same time; four for each thread by default"},
+	{"max-concurrent-queries", "queries that run at the same time; eight for each thread by default"},
 	{"max-queued-queries", "queries that wait for their turn, one more is refused; as many as may run by default"},
 	{"threads", "threads that plan, execute and encode; one for each core by default"},
 }
@@ -67,6 +74,10 @@ func Register(flags *pflag.FlagSet) *Config {
 	flags.StringArrayVar(&c.CORSOrigins, "cors-origin", nil, "`origin` whose pages may call from a browser, such as https://example.com, or * for all; may be repeated")
 	flags.DurationVar(&c.TimeoutDefault, "timeout-default", 30*time.Second, "time limit of a request that names none")
 	flags.DurationVar(&c.TimeoutMax, "timeout-max", 5*time.Minute, "most that a request may ask for; longer wishes are cut to it")
+	c.CacheBytes, c.MaxEntryBytes = defaultCacheBytes, defaultMaxEntryBytes
+	flags.Var((*size)(&c.CacheBytes), "cache-bytes", "memory for answers that are kept, such as 256MiB; 0 keeps none")
+	flags.Var((*size)(&c.MaxEntryBytes), "max-entry-bytes", "largest answer that is kept")
+	flags.StringVar(&c.CacheRedis, "cache-redis", "", "`URL` of a Redis or Valkey that several edges share as a second level, redis://[user:password@]host:port[/db]")
 	flags.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	for _, setting := range engineSettings {
 		flags.String(setting.name, "", setting.usage+" (local engine)")
@@ -165,6 +176,32 @@ func (c *Config) collectEngineFlags() []string {
 	}
 	return args
 }
+
+const (
+	defaultCacheBytes    = 256 << 20
+	defaultMaxEntryBytes = 8 << 20
+)
+
+// size is a flag of bytes: 512, 64KiB, 256MiB, 1GB.
+type size int64
+
+// String implements pflag.Value.
+func (s *size) String() string {
+	return strings.ReplaceAll(humanize.IBytes(uint64(max(*s, 0))), " ", "")
+}
+
+// Set implements pflag.Value.
+func (s *size) Set(text string) error {
+	bytes, err := humanize.ParseBytes(text)
+	if err != nil || bytes > math.MaxInt64 {
+		return fmt.Errorf("%q is no size; write one such as 256MiB", text)
+	}
+	*s = size(bytes)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (s *size) Type() string { return "size" }
 
 // variable returns the name of a flag's environment variable.
 func variable(flag string) string {

@@ -35,11 +35,12 @@ const (
 
 // Client talks to one engine, or to several behind one name.
 type Client struct {
-	conn    *grpc.ClientConn
-	catalog enginev1.CatalogServiceClient
-	query   enginev1.QueryServiceClient
-	stop    context.CancelFunc
-	watched chan struct{}
+	conn      *grpc.ClientConn
+	catalog   enginev1.CatalogServiceClient
+	query     enginev1.QueryServiceClient
+	snapshots *watcher
+	stop      context.CancelFunc
+	watches   sync.WaitGroup
 
 	mu      sync.Mutex
 	serving bool
@@ -47,7 +48,7 @@ type Client struct {
 }
 
 // Dial returns a client for target: `unix:///path`, `dns:///host:port` or `tcp://host:port`. It connects in the
-// background and follows the engine's health until Close.
+// background and follows the engine's health and snapshots until Close.
 func Dial(target string) (*Client, error) {
 	address, err := grpcTarget(target)
 	if err != nil {
@@ -71,21 +72,22 @@ func Dial(target string) (*Client, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	client := &Client{
-		conn:    conn,
-		catalog: enginev1.NewCatalogServiceClient(conn),
-		query:   enginev1.NewQueryServiceClient(conn),
-		stop:    stop,
-		watched: make(chan struct{}),
-		changed: make(chan struct{}),
+		conn:      conn,
+		catalog:   enginev1.NewCatalogServiceClient(conn),
+		query:     enginev1.NewQueryServiceClient(conn),
+		snapshots: newWatcher(),
+		stop:      stop,
+		changed:   make(chan struct{}),
 	}
-	go client.watch(ctx)
+	client.watches.Go(func() { client.watchHealth(ctx) })
+	client.watches.Go(func() { client.snapshots.follow(ctx, client.catalog) })
 	return client, nil
 }
 
-// Close ends the health watch and the connection. Calls under way fail.
+// Close ends the watches and the connection. Calls under way fail.
 func (c *Client) Close() error {
 	c.stop()
-	<-c.watched
+	c.watches.Wait()
 	if err := c.conn.Close(); err != nil {
 		return fmt.Errorf("close the engine connection: %w", err)
 	}
@@ -143,9 +145,8 @@ func (c *Client) reach(ctx context.Context) error {
 // Reconnect asks for a new connection at once, without the rest of the pause after a failed one.
 func (c *Client) Reconnect() { c.conn.ResetConnectBackoff() }
 
-// watch follows grpc.health.v1 for the whole engine.
-func (c *Client) watch(ctx context.Context) {
-	defer close(c.watched)
+// watchHealth follows grpc.health.v1 for the whole engine.
+func (c *Client) watchHealth(ctx context.Context) {
 	health := healthpb.NewHealthClient(c.conn)
 	for ctx.Err() == nil {
 		stream, err := health.Watch(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))

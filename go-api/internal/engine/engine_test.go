@@ -17,6 +17,7 @@ import (
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
 	"github.com/quern-data/quern/go-api/internal/apierr"
+	"github.com/quern-data/quern/go-api/internal/cache"
 	"github.com/quern-data/quern/go-api/internal/enginetest"
 )
 
@@ -129,10 +130,10 @@ func TestExecute(t *testing.T) {
 	}
 	double.Start(t)
 	client := dial(t, double)
-	read := func(sql string) (string, *enginev1.Receipt, error) {
+	read := func(sql string) (string, cache.Receipt, error) {
 		result, err := client.Execute(t.Context(), &enginev1.ExecuteRequest{Sql: sql})
 		if err != nil {
-			return "", nil, err
+			return "", cache.Receipt{}, err
 		}
 		defer result.Close()
 		var body []byte
@@ -147,10 +148,10 @@ func TestExecute(t *testing.T) {
 			body = append(body, chunk...)
 		}
 	}
-	if body, receipt, err := read("x"); body != "ab" || receipt.GetRows() != 2 || err != nil {
+	if body, receipt, err := read("x"); body != "ab" || receipt.Rows != 2 || err != nil {
 		t.Error(body, receipt, err)
 	}
-	if body, receipt, err := read("no rows"); body != "" || receipt == nil || err != nil {
+	if body, receipt, err := read("no rows"); body != "" || receipt.Rows != 2 || err != nil {
 		t.Error(body, receipt, err)
 	}
 	for _, sql := range []string{"nothing", "no header"} {
@@ -158,7 +159,7 @@ func TestExecute(t *testing.T) {
 			t.Error(sql, err)
 		}
 	}
-	if _, receipt, err := read("receipt, then failure"); receipt != nil || status.Code(err) != codes.Internal {
+	if _, receipt, err := read("receipt, then failure"); receipt.Rows != 0 || status.Code(err) != codes.Internal {
 		t.Error("a receipt counted although the stream failed", receipt, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -11,17 +12,17 @@ import (
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
 	"github.com/quern-data/quern/go-api/internal/apierr"
+	"github.com/quern-data/quern/go-api/internal/cache"
 	"github.com/quern-data/quern/go-api/internal/telemetry"
 )
 
 // reasonSnapshotChanged is the engine's word for a file that changed while it was read.
 const reasonSnapshotChanged = "SNAPSHOT_CHANGED"
 
-// Result is a result under way: what is known before the first byte, then the bytes, then the receipt.
+// Result is a result under way: what is known before the first byte, then the bytes, then the receipt. It implements
+// cache.Execution.
 type Result struct {
-	// Header is what was known once the statement was planned.
-	Header *enginev1.ExecuteHeader
-
+	header  *enginev1.ExecuteHeader
 	stream  enginev1.QueryService_ExecuteClient
 	cancel  context.CancelFunc
 	pending []byte
@@ -31,16 +32,19 @@ type Result struct {
 // Execute starts a statement and waits for its first chunk or its receipt, so that whatever fails before the first byte
 // is returned here. It tries once more when the engine could not be reached or a snapshot changed: nothing of the first
 // try has been seen by anyone. The result must be closed.
-func (c *Client) Execute(ctx context.Context, request *enginev1.ExecuteRequest) (*Result, error) {
+func (c *Client) Execute(ctx context.Context, request *enginev1.ExecuteRequest) (cache.Execution, error) {
 	result, err := c.execute(ctx, request)
-	if !retryable(err) || ctx.Err() != nil {
-		return result, err
+	if retryable(err) && ctx.Err() == nil {
+		telemetry.Logger(ctx).InfoContext(ctx, "retrying a query of which nothing was sent", "error", err)
+		if status.Code(err) == codes.Unavailable {
+			time.Sleep(settleDelay)
+		}
+		result, err = c.execute(ctx, request)
 	}
-	telemetry.Logger(ctx).InfoContext(ctx, "retrying a query of which nothing was sent", "error", err)
-	if status.Code(err) == codes.Unavailable {
-		time.Sleep(settleDelay)
+	if err != nil {
+		return nil, err
 	}
-	return c.execute(ctx, request)
+	return result, nil
 }
 
 func (c *Client) execute(ctx context.Context, request *enginev1.ExecuteRequest) (*Result, error) {
@@ -67,7 +71,7 @@ func (r *Result) start() error {
 	if err != nil {
 		return incomplete(err)
 	}
-	if r.Header = first.GetHeader(); r.Header == nil {
+	if r.header = first.GetHeader(); r.header == nil {
 		return apierr.New(apierr.ResultIncomplete, "the engine began a result without its header")
 	}
 	chunk, err := r.receive()
@@ -91,8 +95,31 @@ func (r *Result) Next() ([]byte, error) {
 	return r.receive()
 }
 
-// Receipt returns the receipt of a result that was read to its end, nil before.
-func (r *Result) Receipt() *enginev1.Receipt { return r.receipt }
+// Header returns what was known once the statement was planned.
+func (r *Result) Header() cache.Header { return headerOf(r.header) }
+
+// Receipt returns the receipt of a result that was read to its end, the zero one before.
+func (r *Result) Receipt() cache.Receipt {
+	receipt := cache.Receipt{Rows: r.receipt.GetRows(), Bytes: r.receipt.GetBytes()}
+	copy(receipt.SHA256[:], r.receipt.GetSha256())
+	return receipt
+}
+
+// Plan says what Execute would begin with, and executes nothing.
+func (c *Client) Plan(ctx context.Context, request *enginev1.ExecuteRequest) (cache.Header, error) {
+	if err := c.reach(ctx); err != nil {
+		return cache.Header{}, err
+	}
+	answer, err := c.query.Plan(telemetry.Outgoing(ctx), &enginev1.PlanRequest{Execute: request})
+	if err != nil {
+		return cache.Header{}, err
+	}
+	return headerOf(answer.GetHeader()), nil
+}
+
+func headerOf(header *enginev1.ExecuteHeader) cache.Header {
+	return cache.Header{Snapshots: snapshotsOf(header.GetSnapshots()), Cacheable: header.GetCacheable()}
+}
 
 // Close gives the result up; the engine stops a query that is still running.
 func (r *Result) Close() { r.cancel() }
@@ -107,9 +134,12 @@ func (r *Result) receive() ([]byte, error) {
 			return chunk, nil
 		}
 		if receipt := message.GetTrailer(); receipt != nil {
-			// A receipt counts only with the stream's good end behind it.
+			// A receipt counts only with the stream's good end behind it, and for the snapshots that were announced.
 			if _, err := r.stream.Recv(); !errors.Is(err, io.EOF) {
 				return nil, incomplete(err)
+			}
+			if !slices.Equal(snapshotsOf(receipt.GetSnapshots()), snapshotsOf(r.header.GetSnapshots())) {
+				return nil, apierr.New(apierr.ResultIncomplete, "the engine's receipt is for other snapshots than it announced")
 			}
 			r.receipt = receipt
 			return nil, io.EOF

@@ -5,11 +5,14 @@ package enginetest
 import (
 	"context"
 	"crypto/sha256"
+	"maps"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -35,9 +38,14 @@ type Engine struct {
 	Socket string
 
 	tries  atomic.Int32
+	plans  atomic.Int32
+	checks atomic.Int32
+	silent atomic.Bool
 	server *grpc.Server
 	mu     sync.Mutex
 	seen   metadata.MD
+	// changed says which of the tables in read have another snapshot by now.
+	changed map[string]string
 }
 
 // New returns a double that is not started yet.
@@ -109,9 +117,103 @@ func (e *Engine) GetTable(_ context.Context, request *enginev1.GetTableRequest) 
 	return nil, Fail(codes.NotFound, "TABLE_NOT_FOUND", "no table `"+request.GetName()+"`")
 }
 
-// Send answers Execute with a whole result of these chunks.
+// beat is how often WatchSnapshots says something.
+const beat = 20 * time.Millisecond
+
+// Change gives a table another snapshot, which WatchSnapshots tells within a beat.
+func (e *Engine) Change(table, snapshot string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	changed := maps.Clone(e.changed)
+	if changed == nil {
+		changed = map[string]string{}
+	}
+	changed[table] = snapshot
+	e.changed = changed
+}
+
+// Silence stops or starts what WatchSnapshots says; its streams stay open.
+func (e *Engine) Silence(silent bool) { e.silent.Store(silent) }
+
+// Plans returns how often Plan was called.
+func (e *Engine) Plans() int { return int(e.plans.Load()) }
+
+// Checks returns how often CheckSnapshots was called.
+func (e *Engine) Checks() int { return int(e.checks.Load()) }
+
+// Read returns what every result reads now.
+func (e *Engine) Read() []*enginev1.TableSnapshot {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := make([]*enginev1.TableSnapshot, 0, len(read))
+	for _, snapshot := range read {
+		id := snapshot.GetSnapshot()
+		if other, ok := e.changed[snapshot.GetTable()]; ok {
+			id = other
+		}
+		now = append(now, &enginev1.TableSnapshot{Table: snapshot.GetTable(), Snapshot: id})
+	}
+	return now
+}
+
+// WatchSnapshots implements quern.engine.v1.CatalogService. It sends a picture at each change.
+func (e *Engine) WatchSnapshots(_ *enginev1.WatchSnapshotsRequest, stream enginev1.CatalogService_WatchSnapshotsServer) error {
+	var sent []*enginev1.TableSnapshot
+	for {
+		event := &enginev1.WatchSnapshotsResponse{Event: &enginev1.WatchSnapshotsResponse_Heartbeat{Heartbeat: &enginev1.Heartbeat{}}}
+		now := e.Read()
+		if !slices.EqualFunc(sent, now, func(a, b *enginev1.TableSnapshot) bool { return a.GetSnapshot() == b.GetSnapshot() }) {
+			sent = now
+			event.Event = &enginev1.WatchSnapshotsResponse_Picture{Picture: &enginev1.SnapshotPicture{Snapshots: now, Build: "test"}}
+		}
+		if !e.silent.Load() {
+			if err := stream.Send(event); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-time.After(beat):
+		}
+	}
+}
+
+// CheckSnapshots implements quern.engine.v1.CatalogService.
+func (e *Engine) CheckSnapshots(_ context.Context, request *enginev1.CheckSnapshotsRequest) (*enginev1.CheckSnapshotsResponse, error) {
+	e.checks.Add(1)
+	answer := &enginev1.CheckSnapshotsResponse{}
+	for _, snapshot := range e.Read() {
+		if slices.Contains(request.GetTables(), snapshot.GetTable()) {
+			answer.Snapshots = append(answer.Snapshots, snapshot)
+		}
+	}
+	return answer, nil
+}
+
+// Plan implements quern.engine.v1.QueryService.
+func (e *Engine) Plan(context.Context, *enginev1.PlanRequest) (*enginev1.PlanResponse, error) {
+	e.plans.Add(1)
+	return &enginev1.PlanResponse{Header: &enginev1.ExecuteHeader{Cacheable: true, Snapshots: e.Read()}}, nil
+}
+
+// Answer sends a whole result that read what the tables hold now.
+func (e *Engine) Answer(stream enginev1.QueryService_ExecuteServer, chunks ...[]byte) error {
+	return send(stream, e.Read(), true, chunks)
+}
+
+// Vary sends a whole result that must not be kept.
+func (e *Engine) Vary(stream enginev1.QueryService_ExecuteServer, chunks ...[]byte) error {
+	return send(stream, e.Read(), false, chunks)
+}
+
+// Send answers Execute with a whole result of these chunks, which read the tables as they were at first.
 func Send(stream enginev1.QueryService_ExecuteServer, chunks ...[]byte) error {
-	if err := SendPart(stream, chunks...); err != nil {
+	return send(stream, read, true, chunks)
+}
+
+func send(stream enginev1.QueryService_ExecuteServer, snapshots []*enginev1.TableSnapshot, cacheable bool, chunks [][]byte) error {
+	if err := sendPart(stream, snapshots, cacheable, chunks); err != nil {
 		return err
 	}
 	digest, size := sha256.New(), 0
@@ -120,14 +222,22 @@ func Send(stream enginev1.QueryService_ExecuteServer, chunks ...[]byte) error {
 		size += len(chunk)
 	}
 	return stream.Send(&enginev1.ExecuteResponse{Part: &enginev1.ExecuteResponse_Trailer{Trailer: &enginev1.Receipt{
-		Rows: 2, Bytes: uint64(size), Sha256: digest.Sum(nil),
-		Snapshots: []*enginev1.TableSnapshot{{Table: "b", Snapshot: "s2"}, {Table: "a", Snapshot: "s1"}},
+		Rows: 2, Bytes: uint64(size), Sha256: digest.Sum(nil), Snapshots: snapshots,
 	}}})
 }
 
+// read is what every result of the double reads at first.
+var read = []*enginev1.TableSnapshot{{Table: "a", Snapshot: "s1"}, {Table: "b", Snapshot: "s2"}}
+
 // SendPart sends a header and chunks, and no receipt.
 func SendPart(stream enginev1.QueryService_ExecuteServer, chunks ...[]byte) error {
-	header := &enginev1.ExecuteHeader{Columns: []*enginev1.Column{{Name: "x", Type: "BIGINT"}}, Cacheable: true}
+	return sendPart(stream, read, true, chunks)
+}
+
+func sendPart(stream enginev1.QueryService_ExecuteServer, snapshots []*enginev1.TableSnapshot, cacheable bool, chunks [][]byte) error {
+	header := &enginev1.ExecuteHeader{
+		Columns: []*enginev1.Column{{Name: "x", Type: "BIGINT"}}, Cacheable: cacheable, Snapshots: snapshots,
+	}
 	if err := stream.Send(&enginev1.ExecuteResponse{Part: &enginev1.ExecuteResponse_Header{Header: header}}); err != nil {
 		return err
 	}

@@ -82,6 +82,6 @@ func answer(_ int, request *enginev1.ExecuteRequest, stream enginev1.QueryServic
 		<-stream.Context().Done()
 		return stream.Context().Err()
 	default:
-		return Send(stream, []byte(strconv.Itoa(os.Getpid())))
+		return send(stream, read, false, [][]byte{[]byte(strconv.Itoa(os.Getpid()))})
 	}
 }

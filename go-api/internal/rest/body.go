@@ -15,8 +15,8 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/quern-data/quern/go-api/internal/apierr"
 )
@@ -27,8 +27,8 @@ const (
 	maxExactInteger = 1 << 53
 )
 
-// checkBody checks a JSON body against the request message.
-func checkBody(raw []byte, input protoreflect.MessageDescriptor) error {
+// readJSON reads a JSON body strictly into an empty message.
+func readJSON(raw []byte, into proto.Message) error {
 	const what = "the request's body"
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return apierr.New(apierr.BodyInvalid, what+` is empty; send a JSON object such as {"sql": "SELECT 1"}`)
@@ -40,20 +40,18 @@ func checkBody(raw []byte, input protoreflect.MessageDescriptor) error {
 	if json.Unmarshal(raw, &fields) != nil || fields == nil {
 		return apierr.New(apierr.BodyInvalid, what+` is not a JSON object such as {"sql": "SELECT 1"}`)
 	}
+	message := into.ProtoReflect()
+	known := message.Descriptor()
 	for name := range fields {
-		if input.Fields().ByName(protoreflect.Name(name)) == nil && input.Fields().ByJSONName(name) == nil {
-			return apierr.Field(apierr.FieldUnknown, shown(name), unknownName("field", name, fieldNames(input)))
+		if known.Fields().ByName(protoreflect.Name(name)) == nil && known.Fields().ByJSONName(name) == nil {
+			return apierr.Field(apierr.FieldUnknown, shown(name), unknownName("field", name, fieldNames(known)))
 		}
 	}
 	if err := checkNumbers(fields[paramsField]); err != nil {
 		return err
 	}
-	kind, err := protoregistry.GlobalTypes.FindMessageByName(input.FullName())
-	if err != nil {
-		return apierr.New(apierr.Internal, "a request type is not registered")
-	}
-	if err := protojson.Unmarshal(raw, kind.New().Interface()); err != nil {
-		if field := misfit(fields, kind); field != "" {
+	if err := protojson.Unmarshal(raw, into); err != nil {
+		if field := misfit(fields, message.Type()); field != "" {
 			what := "field `" + field + "` of " + what
 			return apierr.Field(apierr.BodyInvalid, field, what+" does not fit: "+protojsonText(err))
 		}

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
 	"github.com/quern-data/quern/go-api/internal/telemetry"
 )
 
@@ -14,25 +13,44 @@ import (
 const writeDeadlineEvery = time.Second
 
 // exchange is what one request and its response come to: for the access log, and for the parts of the handler to tell
-// each other.
+// each other. It is the response's writer and the request's context too, so that a request costs one allocation here.
 type exchange struct {
-	identity telemetry.Identity
-	started  time.Time
-	route    string
-	// defaultFormat is the format where the body names none; see service.DefaultFormatKey.
-	defaultFormat string
-	receipt       *quernv1.Receipt
-	// failed says that the answer is an error.
-	failed bool
+	recorder
+	telemetry.RequestLogger
+
+	started time.Time
+	route   string
+	// rows is how many rows a complete result has, -1 where the answer is none.
+	rows int64
+	// cache is how a result came about: Cache-Status.
+	cache string
 }
 
 type exchangeKey struct{}
+
+// exchangeContext is the context of an exchange's request.
+type exchangeContext struct {
+	context.Context //nolint:containedctx // it is a context
+
+	ex *exchange
+}
+
+// Value implements context.Context.
+func (c exchangeContext) Value(key any) any {
+	switch key {
+	case any(exchangeKey{}):
+		return c.ex
+	case telemetry.LoggerKey:
+		return c.ex.RequestLogger
+	}
+	return c.Context.Value(key)
+}
 
 func exchangeOf(ctx context.Context) *exchange {
 	if ex, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
 		return ex
 	}
-	return &exchange{}
+	return &exchange{rows: -1}
 }
 
 // recorder notes what is sent, and gives each write a deadline, so that a caller who stops reading can't hold a query:
@@ -47,10 +65,6 @@ type recorder struct {
 	bytes        int64
 	firstByte    time.Time
 	wroteHeaders bool
-}
-
-func newRecorder(w http.ResponseWriter, stall time.Duration) *recorder {
-	return &recorder{ResponseWriter: w, control: http.NewResponseController(w), stall: stall, status: http.StatusOK}
 }
 
 // WriteHeader implements http.ResponseWriter.

@@ -14,7 +14,7 @@ import (
 	"github.com/quern-data/quern/go-api/internal/service"
 )
 
-// FuzzBody checks that whatever checkBody lets through is a request, and that refusals say why.
+// FuzzBody checks that whatever readJSON lets through is a request, and that refusals say why.
 func FuzzBody(f *testing.F) {
 	for _, seed := range []string{
 		`{"sql":"SELECT 1","params":[1,"a",null,{"b":1.5}],"format":"csv","numbers":"string","timeout":"5s"}`,
@@ -22,9 +22,8 @@ func FuzzBody(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	input := (&quernv1.QueryRequest{}).ProtoReflect().Descriptor()
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		err := checkBody(raw, input)
+		err := readJSON(raw, &quernv1.QueryRequest{})
 		if err != nil {
 			expectReason(t, err)
 			return
@@ -43,7 +42,7 @@ func FuzzQuery(f *testing.F) {
 	routes := publicRoutes()
 	f.Fuzz(func(t *testing.T, query string) {
 		for i := range routes {
-			if err := checkQuery(&routes[i], query); err != nil {
+			if err := readParameters(&routes[i], query, dynamicOf(&routes[i])); err != nil {
 				expectReason(t, err)
 			}
 		}
@@ -62,6 +61,22 @@ func FuzzAccept(f *testing.F) {
 			if _, err := service.FormatNamed(format); err != nil {
 				t.Errorf("%q gave %q", accept, format)
 			}
+		}
+	})
+}
+
+// FuzzConditions checks that tags are found wherever they stand in a list, and that nothing else is.
+func FuzzConditions(f *testing.F) {
+	for _, seed := range []string{`"a"`, `W/"a-gzip", "b"`, "*", `"`, ` , ,"x"`, `"a" "b"`, "W/", `""`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		const tag = "0123456789abcdef0123456789abcdef"
+		if matches([]string{line}, tag) && !strings.Contains(line, tag) && !strings.Contains(line, "*") {
+			t.Errorf("%q matches", line)
+		}
+		if !matches([]string{line, `"` + tag + `-zstd"`}, tag) || !matches([]string{`"q", W/"` + tag + `", ` + line}, tag) {
+			t.Errorf("a tag beside %q is not found", line)
 		}
 	})
 }

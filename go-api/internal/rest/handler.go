@@ -1,6 +1,6 @@
-// Package rest is the HTTP side of the edge: grpc-gateway over the services in process, and around it what HTTP asks for:
-// strict requests, content negotiation, one error shape, codings, digests, trailers, CORS, access log. Rows pass through
-// it as bytes. It knows no engine.
+// Package rest is the HTTP side of the edge: grpc-gateway over the services in process, results as they come from the
+// cache, and around both what HTTP asks for: strict requests, content negotiation, conditional requests, one error shape,
+// codings, digests, trailers, CORS, access log. Rows pass through it as bytes. It knows no engine.
 package rest
 
 import (
@@ -15,8 +15,8 @@ import (
 
 	"github.com/klauspost/compress/gzhttp"
 	"github.com/rs/cors"
-	"google.golang.org/grpc"
 
+	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
 	"github.com/quern-data/quern/go-api/internal/apierr"
 	"github.com/quern-data/quern/go-api/internal/service"
 )
@@ -24,17 +24,22 @@ import (
 const (
 	routeHealth = "/healthz"
 	routeReady  = "/readyz"
-	// flushAfter is how much of a result is gathered before it is pushed out. The engine's chunks are larger, all but
-	// a result's last one, which the response's end pushes out at once.
-	flushAfter = 16 << 10
+	// routeMetrics answers in the Prometheus text format.
+	routeMetrics = "/metrics"
 	// smallBody is what is not worth a content coding.
 	smallBody = 1 << 10
 )
 
 // Options says how to build the handler.
 type Options struct {
-	// Channel calls the public services.
-	Channel grpc.ClientConnInterface
+	// Tables answers for the resources that grpc-gateway serves.
+	Tables quernv1.TableServiceServer
+	// Queries answers queries.
+	Queries *service.Queries
+	// Metrics answers for the metrics.
+	Metrics http.Handler
+	// Observer is told of each request.
+	Observer Observer
 	// Ready says whether requests can be answered now.
 	Ready func() bool
 	// Logger gets one line a request.
@@ -45,9 +50,15 @@ type Options struct {
 	Stall time.Duration
 }
 
+// Observer is told of each request, at its end.
+type Observer interface {
+	// Observe is given a route as the API's definition spells it, one of few, or nothing.
+	Observe(route string, code int, took time.Duration)
+}
+
 // NewHandler returns the handler of the HTTP port.
 func NewHandler(ctx context.Context, options Options) (http.Handler, error) {
-	gateway, err := newGateway(ctx, options.Channel)
+	gateway, err := newGateway(ctx, options.Tables)
 	if err != nil {
 		return nil, err
 	}
@@ -59,20 +70,24 @@ func NewHandler(ctx context.Context, options Options) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("set up content codings: %w", err)
 	}
-	api := &api{gateway: gateway, routes: publicRoutes()}
-	handler := probes(digests(compress(api)), options.Ready)
+	checked, err := newChecked()
+	if err != nil {
+		return nil, err
+	}
+	api := &api{gateway: compress(gateway), queries: options.Queries, checked: checked, routes: publicRoutes()}
+	handler := probes(digests(api), options.Ready, options.Metrics)
 	if len(options.CORSOrigins) > 0 {
 		handler = withCORS(handler, options.CORSOrigins)
 	}
-	return observe(handler, options.Logger, options.Stall), nil
+	return observe(handler, options.Logger, options.Observer, options.Stall), nil
 }
 
 func withCORS(next http.Handler, origins []string) http.Handler {
 	return cors.New(cors.Options{
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
-		AllowedHeaders: []string{"Accept", "Content-Type", "Traceparent", "Tracestate", "Want-Repr-Digest", "X-Request-Id"},
-		ExposedHeaders: []string{headerReceipt, headerReprDigest, "Retry-After", "X-Request-Id"},
+		AllowedHeaders: []string{"Accept", "Cache-Control", "Content-Type", "If-None-Match", "Traceparent", "Tracestate", "Want-Repr-Digest", "X-Request-Id"},
+		ExposedHeaders: []string{"Cache-Status", "Etag", headerReceipt, headerReprDigest, "Retry-After", "X-Request-Id"},
 		MaxAge:         600,
 	}).Handler(next)
 }
@@ -85,7 +100,7 @@ func worthCompressing(mediaType string) bool {
 }
 
 // probes answers those who watch over the process, and leaves the rest to next.
-func probes(next http.Handler, ready func() bool) http.Handler {
+func probes(next http.Handler, ready func() bool, metrics http.Handler) http.Handler {
 	alive := probe(routeHealth, func() bool { return true })
 	able := probe(routeReady, ready)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -94,6 +109,10 @@ func probes(next http.Handler, ready func() bool) http.Handler {
 			alive(w, r)
 		case routeReady:
 			able(w, r)
+		case routeMetrics:
+			exchangeOf(r.Context()).route = routeMetrics
+			w.Header().Set("Cache-Control", "no-store")
+			metrics.ServeHTTP(w, r)
 		default:
 			next.ServeHTTP(w, r)
 		}
@@ -119,9 +138,11 @@ func probe(route string, good func() bool) http.HandlerFunc {
 	}
 }
 
-// api answers the paths that the annotations of quern.v1 name.
+// api answers the paths that the annotations of quern.v1 name: results itself, byte for byte, all else by grpc-gateway.
 type api struct {
 	gateway http.Handler
+	queries *service.Queries
+	checked *checked
 	routes  []route
 }
 
@@ -141,8 +162,14 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ex.route = route.template
+	if route.streams {
+		if err := a.query(ex, route, w, r); err != nil {
+			writeError(w, err)
+		}
+		return
+	}
 	w.Header().Add("Vary", "Accept")
-	if err := a.prepare(ex, route, w, r); err != nil {
+	if err := prepare(route, r); err != nil {
 		writeError(w, err)
 		return
 	}
@@ -150,71 +177,17 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		headOnly(a.gateway, w, r)
 		return
 	}
-	a.gateway.ServeHTTP(&gathered{ResponseWriter: w, control: http.NewResponseController(w)}, r)
-	if route.streams {
-		finish(ex, w)
-	}
+	a.gateway.ServeHTTP(w, r)
 }
 
-// prepare checks the request and settles the format that Accept and the URL ask for.
-func (a *api) prepare(ex *exchange, route *route, w http.ResponseWriter, r *http.Request) error {
+// prepare checks a request that the gateway will answer.
+func prepare(route *route, r *http.Request) error {
 	// The gateway would take a deadline from this header; over HTTP, `timeout` is the only one.
 	r.Header.Del("Grpc-Timeout")
-	if !route.streams {
-		if err := checkAcceptsJSON(r.Header); err != nil {
-			return err
-		}
-	}
-	if err := checkRequest(route, w, r); err != nil {
+	if err := checkAcceptsJSON(r.Header); err != nil {
 		return err
 	}
-	if route.streams {
-		ex.defaultFormat = formatByAccept(r.Header)
-		if named := r.URL.Query().Get(formatField); named != "" && route.hasBody {
-			if _, err := service.FormatNamed(named); err != nil {
-				return err
-			}
-			ex.defaultFormat = named
-		}
-	}
-	return nil
-}
-
-// finish adds the receipt's trailer. An answer that is no error and has no receipt broke off, whatever the reason, and
-// must not end like a whole one.
-func finish(ex *exchange, w http.ResponseWriter) {
-	switch {
-	case ex.failed:
-	case ex.receipt == nil:
-		panic(http.ErrAbortHandler)
-	case strings.Contains(strings.Join(w.Header().Values("Trailer"), ","), headerReceipt):
-		if line, err := service.FormatReceipt(ex.receipt); err == nil {
-			w.Header().Set(headerReceipt, line)
-		}
-	}
-}
-
-// gathered pushes a result out when enough of it has come together, not after every message.
-type gathered struct {
-	http.ResponseWriter
-
-	control *http.ResponseController
-	pending int
-}
-
-// Write implements http.ResponseWriter.
-func (g *gathered) Write(data []byte) (int, error) {
-	g.pending += len(data)
-	return g.ResponseWriter.Write(data)
-}
-
-// FlushError serves http.ResponseController.
-func (g *gathered) FlushError() error {
-	if g.pending < flushAfter {
-		return nil
-	}
-	g.pending = 0
-	return g.control.Flush()
+	return checkRequest(route, r)
 }
 
 // headOnly answers HEAD with the header that GET would get, and stops the work at the first byte of the body.

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -13,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"testing"
@@ -22,10 +22,10 @@ import (
 	"google.golang.org/grpc/codes"
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
+	"github.com/quern-data/quern/go-api/internal/cache"
 	"github.com/quern-data/quern/go-api/internal/engine"
 	"github.com/quern-data/quern/go-api/internal/enginetest"
 	"github.com/quern-data/quern/go-api/internal/rest"
-	"github.com/quern-data/quern/go-api/internal/rpc"
 	"github.com/quern-data/quern/go-api/internal/service"
 )
 
@@ -33,18 +33,16 @@ type edge struct {
 	*httptest.Server
 
 	engine *enginetest.Engine
+	client *engine.Client
 	logs   *bytes.Buffer
+	// onFirstByte is called when the first byte of an answer arrives.
+	onFirstByte func()
 }
 
-type results struct{ client *engine.Client }
+// ignored is an observer that looks away.
+type ignored struct{}
 
-func (r results) Execute(ctx context.Context, request *enginev1.ExecuteRequest) (service.Result, error) {
-	result, err := r.client.Execute(ctx, request)
-	if err != nil {
-		return nil, err
-	}
-	return result, nil
-}
+func (ignored) Observe(string, int, time.Duration) {}
 
 func start(t *testing.T, onExecute func(try int, request *enginev1.ExecuteRequest, stream enginev1.QueryService_ExecuteServer) error) *edge {
 	t.Helper()
@@ -64,16 +62,27 @@ func start(t *testing.T, onExecute func(try int, request *enginev1.ExecuteReques
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = client.Close() })
-	services := rpc.Services{
-		Tables:  service.NewTables(client, 5*time.Second),
-		Queries: service.NewQueries(results{client}, service.Timeouts{Default: 5 * time.Second, Most: 10 * time.Second}),
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, live := client.Picture(); live {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the watch is not live")
+		}
+	}
+	answers, err := cache.New(client, cache.Options{Bytes: 16 << 20, MaxEntry: 1 << 20, Lasting: service.Lasting})
+	if err != nil {
+		t.Fatal(err)
 	}
 	logs := &bytes.Buffer{}
 	handler, err := rest.NewHandler(t.Context(), rest.Options{
-		Channel:     services.Channel(),
+		Tables:      service.NewTables(client, 5*time.Second),
+		Queries:     service.NewQueries(client, answers, service.Timeouts{Default: 5 * time.Second, Most: 10 * time.Second}),
 		Ready:       client.Serving,
 		Logger:      slog.New(slog.NewJSONHandler(logs, nil)),
 		CORSOrigins: []string{"https://example.com"},
+		Metrics:     http.NotFoundHandler(),
+		Observer:    ignored{},
 		Stall:       2 * time.Second,
 	})
 	if err != nil {
@@ -87,13 +96,17 @@ func start(t *testing.T, onExecute func(try int, request *enginev1.ExecuteReques
 	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	server.Start()
 	t.Cleanup(server.Close)
-	return &edge{Server: server, engine: double, logs: logs}
+	return &edge{Server: server, engine: double, client: client, logs: logs}
 }
 
 // do sends a request without the client's own gzip.
 func (e *edge) do(t *testing.T, method, path, body string, header ...string) (*http.Response, []byte, error) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, e.URL+path, strings.NewReader(body))
+	ctx := t.Context()
+	if e.onFirstByte != nil {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: e.onFirstByte})
+	}
+	request, err := http.NewRequestWithContext(ctx, method, e.URL+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +180,7 @@ func TestQueryJSONHasNoTrailer(t *testing.T) {
 	if response.Header.Get("Content-Type") != "application/json" || response.ContentLength != int64(len(rows)) {
 		t.Error(response.Header, response.ContentLength)
 	}
-	if vary := response.Header.Get("Vary"); vary != "Origin, Accept-Encoding, Accept" {
+	if vary := response.Header.Get("Vary"); vary != "Origin, Accept, Accept-Encoding" {
 		t.Errorf("Vary %q", vary)
 	}
 }
@@ -221,6 +234,20 @@ func TestEarlyFailureIsAnError(t *testing.T) {
 	}
 }
 
+func TestFailureBeforeTheHeaderHasLeftIsAnError(t *testing.T) {
+	e := start(t, func(_ int, _ *enginev1.ExecuteRequest, stream enginev1.QueryService_ExecuteServer) error {
+		if err := enginetest.SendPart(stream, []byte("x")); err != nil {
+			return err
+		}
+		return enginetest.Fail(codes.InvalidArgument, "DATA_ERROR", "division by zero")
+	})
+	response, body, err := e.do(t, http.MethodGet, "/v1/query?sql=x&format=csv", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectError(t, response, body, http.StatusBadRequest, "DATA_ERROR")
+}
+
 func TestMidwayFailureAborts(t *testing.T) {
 	failures := map[string]error{
 		"status":     enginetest.Fail(codes.InvalidArgument, "DATA_ERROR", "division by zero"),
@@ -228,12 +255,15 @@ func TestMidwayFailureAborts(t *testing.T) {
 	}
 	for name, failure := range failures {
 		t.Run(name, func(t *testing.T) {
+			begun := make(chan struct{})
 			e := start(t, func(_ int, _ *enginev1.ExecuteRequest, stream enginev1.QueryService_ExecuteServer) error {
 				if err := enginetest.SendPart(stream, make([]byte, 100<<10)); err != nil {
 					return err
 				}
+				<-begun
 				return failure
 			})
+			e.onFirstByte = func() { begun <- struct{}{} }
 			for _, coding := range []string{"identity", "gzip"} {
 				response, body, err := e.do(t, http.MethodGet, "/v1/query?sql=x&format=csv", "", "Accept-Encoding", coding)
 				if err == nil || !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -251,10 +281,12 @@ func TestMidwayFailureAborts(t *testing.T) {
 }
 
 func TestMidwayFailureResetsHTTP2(t *testing.T) {
+	begun := make(chan struct{})
 	e := start(t, func(_ int, _ *enginev1.ExecuteRequest, stream enginev1.QueryService_ExecuteServer) error {
 		if err := enginetest.SendPart(stream, make([]byte, 100<<10)); err != nil {
 			return err
 		}
+		<-begun
 		return enginetest.Fail(codes.Internal, "INTERNAL", "x")
 	})
 	protocols := new(http.Protocols)
@@ -270,6 +302,7 @@ func TestMidwayFailureResetsHTTP2(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = response.Body.Close() }()
+	close(begun)
 	if _, err := io.ReadAll(response.Body); response.ProtoMajor != 2 || err == nil {
 		t.Fatalf("%s ended with %v, want a reset stream", response.Proto, err)
 	}
@@ -290,7 +323,7 @@ func TestRetriesOnce(t *testing.T) {
 				t.Fatal(err, string(body))
 			}
 			fails = 100
-			response, body, err := e.do(t, http.MethodGet, "/v1/query?sql=x", "")
+			response, body, err := e.do(t, http.MethodGet, "/v1/query?sql=y", "")
 			if err != nil {
 				t.Fatal(err)
 			}

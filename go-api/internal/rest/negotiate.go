@@ -2,11 +2,13 @@ package rest
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/elnormous/contenttype"
 
 	"github.com/quern-data/quern/go-api/internal/apierr"
+	"github.com/quern-data/quern/go-api/internal/cache"
 	"github.com/quern-data/quern/go-api/internal/service"
 )
 
@@ -52,4 +54,49 @@ func checkAcceptsJSON(header http.Header) error {
 		return apierr.New(apierr.NotAcceptable, "this resource is application/json only, which `Accept` does not allow")
 	}
 	return nil
+}
+
+// codingByAccept returns the coding that Accept-Encoding prefers, zstd before gzip where it likes both the same. A caller
+// who rules everything out gets the identity: RFC 9110, 12.5.3 lets a server disregard the header then.
+func codingByAccept(header http.Header) cache.Coding {
+	best, weight := cache.Identity, 0.0
+	any := -1.0
+	seen := map[cache.Coding]bool{}
+	for _, line := range header.Values("Accept-Encoding") {
+		for member := range strings.SplitSeq(line, ",") {
+			name, q := codingMember(member)
+			if name == "*" {
+				any = q
+				continue
+			}
+			for _, coding := range []cache.Coding{cache.Zstd, cache.Gzip} {
+				if !strings.EqualFold(name, coding.String()) && (coding != cache.Gzip || !strings.EqualFold(name, "x-gzip")) {
+					continue
+				}
+				seen[coding] = true
+				if q > weight || (q == weight && q > 0 && coding == cache.Zstd) {
+					best, weight = coding, q
+				}
+			}
+		}
+	}
+	if any > weight && !seen[cache.Gzip] {
+		return cache.Gzip
+	}
+	return best
+}
+
+// codingMember reads one member of Accept-Encoding: a name and its weight, 1 where none is given, 0 where it is wrong.
+func codingMember(member string) (string, float64) {
+	name, parameter, weighed := strings.Cut(member, ";")
+	name = strings.TrimSpace(name)
+	if !weighed {
+		return name, 1
+	}
+	key, value, _ := strings.Cut(strings.TrimSpace(parameter), "=")
+	q, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+	if err != nil || !strings.EqualFold(strings.TrimSpace(key), "q") || q < 0 || q > 1 {
+		return name, 0
+	}
+	return name, q
 }

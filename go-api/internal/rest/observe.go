@@ -13,60 +13,73 @@ import (
 )
 
 // observe gives each request its identity, its logger and its access-log line, and keeps a panic to its own request.
-func observe(next http.Handler, logger *slog.Logger, stall time.Duration) http.Handler {
+func observe(next http.Handler, logger *slog.Logger, observer Observer, stall time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ex := &exchange{
-			identity: telemetry.Identify(r.Header.Get("X-Request-Id"), r.Header.Get("Traceparent"), r.Header.Get("Tracestate")),
-			started:  time.Now(),
+			recorder:      recorder{ResponseWriter: w, control: http.NewResponseController(w), stall: stall, status: http.StatusOK},
+			RequestLogger: telemetry.RequestLogger{To: logger, Identity: identify(r.Header)},
+			started:       time.Now(),
+			rows:          -1,
 		}
-		rec := newRecorder(w, stall)
-		rec.Header().Set("X-Request-Id", ex.identity.RequestID)
-		log := logger.With("request_id", ex.identity.RequestID, "trace_id", ex.identity.TraceID())
-		ctx := context.WithValue(telemetry.WithLogger(r.Context(), log), exchangeKey{}, ex)
+		ex.Header()["X-Request-Id"] = []string{ex.Identity.RequestID}
+		ctx := exchangeContext{Context: r.Context(), ex: ex}
 		defer func() {
 			cause := recover()
 			aborted := cause != nil
 			if failure, _ := cause.(error); aborted && !errors.Is(failure, http.ErrAbortHandler) {
-				log.ErrorContext(ctx, "request panicked", "panic", cause, "stack", string(debug.Stack()))
-				if !rec.wroteHeaders {
-					writeError(rec, apierr.New(apierr.Internal, "an internal error; the server's log has it under this request's id"))
+				ex.Logger().ErrorContext(ctx, "request panicked", "panic", cause, "stack", string(debug.Stack()))
+				if !ex.wroteHeaders {
+					writeError(ex, apierr.New(apierr.Internal, "an internal error; the server's log has it under this request's id"))
 					aborted = false
 				}
 			}
-			access(ctx, log, ex, rec, r, aborted)
+			took := time.Since(ex.started)
+			observer.Observe(ex.route, ex.status, took)
+			access(ctx, ex, r, took, aborted)
 			if aborted {
 				// net/http then cuts the connection or resets the stream: nobody takes the part for the whole.
 				panic(http.ErrAbortHandler)
 			}
 		}()
-		next.ServeHTTP(rec, r.WithContext(ctx))
+		next.ServeHTTP(ex, r.WithContext(ctx))
 	})
 }
 
+func identify(header http.Header) telemetry.Identity {
+	return telemetry.Identify(header.Get("X-Request-Id"), header.Get("Traceparent"), header.Get("Tracestate"))
+}
+
 // access writes the request's one line.
-func access(ctx context.Context, log *slog.Logger, ex *exchange, rec *recorder, r *http.Request, aborted bool) {
-	now := time.Now()
-	attrs := []slog.Attr{
+func access(ctx context.Context, ex *exchange, r *http.Request, took time.Duration, aborted bool) {
+	level := slog.LevelInfo
+	if ex.route == routeHealth || ex.route == routeReady || ex.route == routeMetrics {
+		level = slog.LevelDebug
+	}
+	if !ex.To.Enabled(ctx, level) {
+		return
+	}
+	const most = 13
+	attrs := append(
+		make([]slog.Attr, 0, most),
+		slog.String("request_id", ex.Identity.RequestID),
+		slog.String("trace_id", ex.Identity.TraceID()),
 		slog.String("method", r.Method),
 		slog.String("route", ex.route),
-		slog.Int("status", rec.status),
-		slog.Int64("bytes", rec.bytes),
-		slog.Float64("duration_ms", milliseconds(now.Sub(ex.started))),
+		slog.Int("status", ex.status),
+		slog.Int64("bytes", ex.bytes),
+		slog.Int64("duration_us", took.Microseconds()),
+	)
+	if !ex.firstByte.IsZero() {
+		attrs = append(attrs, slog.Int64("ttfb_us", ex.firstByte.Sub(ex.started).Microseconds()))
 	}
-	if !rec.firstByte.IsZero() {
-		attrs = append(attrs, slog.Float64("ttfb_ms", milliseconds(rec.firstByte.Sub(ex.started))))
+	if ex.rows >= 0 {
+		attrs = append(attrs, slog.Int64("rows", ex.rows))
 	}
-	if ex.receipt != nil {
-		attrs = append(attrs, slog.Int64("rows", ex.receipt.GetRows()))
+	if ex.cache != "" {
+		attrs = append(attrs, slog.String("cache", ex.cache))
 	}
 	if aborted {
 		attrs = append(attrs, slog.Bool("aborted", true))
 	}
-	level := slog.LevelInfo
-	if ex.route == routeHealth || ex.route == routeReady {
-		level = slog.LevelDebug
-	}
-	log.LogAttrs(ctx, level, "request", append(attrs, slog.String("protocol", r.Proto), slog.String("peer", r.RemoteAddr))...)
+	ex.To.LogAttrs(ctx, level, "request", append(attrs, slog.String("protocol", r.Proto), slog.String("peer", r.RemoteAddr))...)
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

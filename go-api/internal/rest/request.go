@@ -1,7 +1,6 @@
 package rest
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"mime"
@@ -12,10 +11,13 @@ import (
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/dynamicpb"
 
+	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
 	"github.com/quern-data/quern/go-api/internal/apierr"
+	"github.com/quern-data/quern/go-api/internal/service"
 )
 
 const (
@@ -26,33 +28,46 @@ const (
 )
 
 // checkRequest refuses what the gateway would pass over in silence or report without its reason: unknown query
-// parameters and body fields, numbers that would lose digits, bodies too large or not JSON. It leaves the body to be
-// read again.
-func checkRequest(route *route, w http.ResponseWriter, r *http.Request) error {
-	if err := checkQuery(route, r.URL.RawQuery); err != nil {
-		return err
+// parameters, and those of a wrong type. No resource behind the gateway takes a body.
+func checkRequest(route *route, r *http.Request) error {
+	// The gateway would read a body to its end, which may never come.
+	r.Body = http.NoBody
+	return readParameters(route, r.URL.RawQuery, dynamicOf(route))
+}
+
+// readQuery reads a query from the URL or the body, strictly: nothing unknown, no number that would lose digits.
+func readQuery(route *route, w http.ResponseWriter, r *http.Request) (*quernv1.QueryRequest, error) {
+	request := &quernv1.QueryRequest{}
+	if err := readParameters(route, r.URL.RawQuery, request); err != nil {
+		return nil, err
 	}
 	if !route.hasBody {
-		// The gateway would read a body to its end, which may never come.
-		r.Body = http.NoBody
-		return nil
+		return request, nil
+	}
+	if request.GetFormat() != "" {
+		if _, err := service.FormatNamed(request.GetFormat()); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkMediaType(r.Header); err != nil {
-		return err
+		return nil, err
 	}
 	raw, err := readBody(w, r)
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return apierr.New(apierr.BodyTooLarge, "the request's body is over 1 MiB; a statement may have 256 KiB, the rest is for params")
+		return nil, apierr.New(apierr.BodyTooLarge, "the request's body is over 1 MiB; a statement may have 256 KiB, the rest is for params")
 	}
 	if err != nil {
-		return apierr.New(apierr.BodyInvalid, "the request's body broke off or came too slowly")
+		return nil, apierr.New(apierr.BodyInvalid, "the request's body broke off or came too slowly")
 	}
-	if err := checkBody(raw, route.input); err != nil {
-		return err
+	body := &quernv1.QueryRequest{}
+	if err := readJSON(raw, body); err != nil {
+		return nil, err
 	}
-	r.Body = io.NopCloser(bytes.NewReader(raw))
-	return nil
+	if body.GetFormat() == "" {
+		body.Format = request.GetFormat()
+	}
+	return body, nil
 }
 
 // readBody reads the body against the clock. http.Server's own ReadTimeout would do that too, but it runs on while the
@@ -83,8 +98,8 @@ func checkMediaType(header http.Header) error {
 	return apierr.Newf(apierr.MediaTypeUnsupported, "Content-Type %s can't be read; send application/json", shown(given))
 }
 
-// checkQuery parses the query parameters strictly, each known, once, and of its type.
-func checkQuery(route *route, rawQuery string) error {
+// readParameters parses the query parameters strictly, each known, once, and of its type, into a message.
+func readParameters(route *route, rawQuery string, into proto.Message) error {
 	if rawQuery == "" {
 		return nil
 	}
@@ -101,31 +116,32 @@ func checkQuery(route *route, rawQuery string) error {
 		if len(given) > 1 {
 			return apierr.Field(apierr.QueryParameterInvalid, name, "query parameter `"+name+"` is given more than once")
 		}
-		if err := checkQueryValue(route.input, field, given[0]); err != nil {
+		if err := readParameter(into, field, given[0]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func checkQueryValue(input protoreflect.MessageDescriptor, field protoreflect.FieldDescriptor, value string) error {
+func readParameter(into proto.Message, field protoreflect.FieldDescriptor, value string) error {
 	name := string(field.Name())
 	if name == paramsField {
 		if err := checkJSON([]byte(value), "`params`", apierr.QueryParameterInvalid); err != nil {
 			return err
 		}
-		return checkNumbers([]byte(value))
+		if err := checkNumbers([]byte(value)); err != nil {
+			return err
+		}
 	}
-	kind, err := protoregistry.GlobalTypes.FindMessageByName(input.FullName())
-	if err != nil {
-		return apierr.New(apierr.Internal, "a request type is not registered")
-	}
-	if runtime.PopulateFieldFromPath(kind.New().Interface(), name, value) != nil {
+	if runtime.PopulateFieldFromPath(into, name, value) != nil {
 		return apierr.Field(apierr.QueryParameterInvalid, name,
 			"query parameter `"+name+"` can't be "+shown(value)+"; it is "+expected(field))
 	}
 	return nil
 }
+
+// dynamicOf returns an empty request message of a route.
+func dynamicOf(route *route) proto.Message { return dynamicpb.NewMessage(route.input) }
 
 // expected says in words what a field takes.
 func expected(field protoreflect.FieldDescriptor) string {

@@ -103,6 +103,11 @@ func find(routes []route, method, path string) (*route, []string, error) {
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
+	for i := range routes {
+		if routes[i].method == method && routes[i].template == path {
+			return &routes[i], nil, nil
+		}
+	}
 	var allowed []string
 	for i := range routes {
 		if !routes[i].matches(path) {

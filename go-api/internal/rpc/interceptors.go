@@ -14,7 +14,6 @@ import (
 
 	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
 	"github.com/quern-data/quern/go-api/internal/apierr"
-	"github.com/quern-data/quern/go-api/internal/service"
 	"github.com/quern-data/quern/go-api/internal/telemetry"
 )
 
@@ -72,13 +71,11 @@ func (o observer) begin(ctx context.Context) (context.Context, telemetry.Identit
 		telemetry.First(md, telemetry.TraceStateKey),
 	)
 	md = md.Copy()
-	md.Delete(service.DefaultFormatKey)
 	md.Delete(telemetry.TraceStateKey)
 	for key, values := range id.Metadata() {
 		md.Set(key, values...)
 	}
-	logger := o.logger.With("request_id", id.RequestID, "trace_id", id.TraceID())
-	return telemetry.WithLogger(metadata.NewIncomingContext(ctx, md), logger), id
+	return telemetry.WithLogger(metadata.NewIncomingContext(ctx, md), telemetry.RequestLogger{To: o.logger, Identity: id}), id
 }
 
 func (o observer) access(ctx context.Context, method string, started time.Time, seen *counts, err error) {
@@ -88,10 +85,10 @@ func (o observer) access(ctx context.Context, method string, started time.Time, 
 		slog.String("route", method),
 		slog.String("status", apierr.CodeName(status.Code(err))),
 		slog.Int64("bytes", seen.bytes),
-		slog.Float64("duration_ms", float64(now.Sub(started).Microseconds())/1000),
+		slog.Int64("duration_us", now.Sub(started).Microseconds()),
 	}
 	if !seen.first.IsZero() {
-		attrs = append(attrs, slog.Float64("ttfb_ms", float64(seen.first.Sub(started).Microseconds())/1000))
+		attrs = append(attrs, slog.Int64("ttfb_us", seen.first.Sub(started).Microseconds()))
 	}
 	if seen.receipt != nil {
 		attrs = append(attrs, slog.Int64("rows", seen.receipt.GetRows()))

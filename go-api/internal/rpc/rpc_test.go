@@ -17,7 +17,6 @@ import (
 
 	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
 	"github.com/quern-data/quern/go-api/internal/apierr"
-	"github.com/quern-data/quern/go-api/internal/service"
 	"github.com/quern-data/quern/go-api/internal/telemetry"
 )
 
@@ -69,7 +68,7 @@ func reason(err error) string { return apierr.Info(status.Convert(err)).GetReaso
 func TestIdentity(t *testing.T) {
 	tables, conn, server, logs := serve(t)
 	ctx := metadata.AppendToOutgoingContext(t.Context(), telemetry.RequestIDKey, "mine", telemetry.TraceParentKey, "rubbish",
-		telemetry.TraceStateKey, "a=b", service.DefaultFormatKey, "csv")
+		telemetry.TraceStateKey, "a=b")
 	var header metadata.MD
 	if _, err := quernv1.NewTableServiceClient(conn).ListTables(ctx, &quernv1.ListTablesRequest{}, grpc.Header(&header)); err != nil {
 		t.Fatal(err)
@@ -77,8 +76,7 @@ func TestIdentity(t *testing.T) {
 	if telemetry.First(header, telemetry.RequestIDKey) != "mine" || telemetry.First(tables.seen, telemetry.RequestIDKey) != "mine" {
 		t.Error(header, tables.seen)
 	}
-	if telemetry.First(tables.seen, telemetry.TraceParentKey) == "rubbish" || len(tables.seen.Get(telemetry.TraceStateKey)) != 0 ||
-		len(tables.seen.Get(service.DefaultFormatKey)) != 0 {
+	if telemetry.First(tables.seen, telemetry.TraceParentKey) == "rubbish" || len(tables.seen.Get(telemetry.TraceStateKey)) != 0 {
 		t.Error("unchecked metadata came through", tables.seen)
 	}
 	server.GracefulStop()
@@ -125,22 +123,5 @@ func TestHealth(t *testing.T) {
 	}
 	if _, err := client.Check(t.Context(), &healthpb.HealthCheckRequest{Service: "nope"}); status.Code(err) != codes.NotFound {
 		t.Error(err)
-	}
-}
-
-func TestChannelSharesBytesAndRecovers(t *testing.T) {
-	channel := Services{Tables: &tables{}, Queries: queries{}}.Channel()
-	answer, err := quernv1.NewTableServiceClient(channel).ListTables(t.Context(), &quernv1.ListTablesRequest{})
-	if err != nil || answer.GetNextPageToken() != "t" {
-		t.Error(answer, err)
-	}
-	if _, err := quernv1.NewTableServiceClient(channel).GetTable(t.Context(), &quernv1.GetTableRequest{Table: "boom"}); reason(err) != string(apierr.Internal) {
-		t.Error(err)
-	}
-	if err := (sharing{}).Copy(&quernv1.QueryResponse{}, "x"); err == nil {
-		t.Error("a string was copied into a message")
-	}
-	if err := (sharing{}).Copy("x", &quernv1.QueryResponse{}); err == nil {
-		t.Error("a message was copied into a string")
 	}
 }

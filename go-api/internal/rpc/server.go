@@ -1,5 +1,5 @@
-// Package rpc puts the public services behind gRPC: the network server with health and reflection, and the channel in
-// process that REST calls. Both run the same services. It knows no engine.
+// Package rpc puts the public services behind gRPC: the network server with its interceptors, health and reflection. It
+// knows no engine.
 package rpc
 
 import (
@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/fullstorydev/grpchan/inprocgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -32,17 +31,6 @@ type Services struct {
 func (s Services) register(registrar grpc.ServiceRegistrar) {
 	quernv1.RegisterTableServiceServer(registrar, s.Tables)
 	quernv1.RegisterQueryServiceServer(registrar, s.Queries)
-}
-
-// Channel returns the services as a connection in process. Messages are shared, not copied: the services give every
-// message away and never touch it again.
-func (s Services) Channel() grpc.ClientConnInterface {
-	channel := (&inprocgrpc.Channel{}).
-		WithCloner(sharing{}).
-		WithServerUnaryInterceptor(recoverUnary).
-		WithServerStreamInterceptor(recoverStream)
-	s.register(channel)
-	return channel
 }
 
 // Server is the gRPC server and what it says of its health.

@@ -11,41 +11,38 @@ import (
 
 	"google.golang.org/genproto/googleapis/api/httpbody"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
 	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
 	"github.com/quern-data/quern/go-api/internal/apierr"
-	"github.com/quern-data/quern/go-api/internal/telemetry"
+	"github.com/quern-data/quern/go-api/internal/cache"
 )
 
-// Metadata keys of the query service.
+// Metadata keys of the query service. The last two are what HTTP headers of the same names say.
 const (
-	// DefaultFormatKey is request metadata: the format where the request names none. REST fills it from Accept.
-	DefaultFormatKey = "quern-default-format"
 	// FormatKey is response header metadata: the format of the result.
 	FormatKey = "quern-format"
 	// ReceiptKey is response trailer metadata: the receipt as an RFC 9651 dictionary.
 	ReceiptKey = "quern-receipt"
+	// CacheControlKey is request metadata: directives of RFC 9111, 5.2.1.
+	CacheControlKey = "cache-control"
+	// CacheStatusKey is response header metadata: RFC 9211.
+	CacheStatusKey = "cache-status"
+	// EntityTagKey is response header metadata: the result's entity tag.
+	EntityTagKey = "etag"
 )
 
 // NoFormat as the default format says that the caller accepts none.
 const NoFormat = "none"
 
-// Results starts executions. The engine's client is one; a cache in front of it is another.
-type Results interface {
+// Engine executes statements.
+type Engine interface {
 	// Execute returns once the first chunk or the receipt is there: whatever fails earlier is an error here.
-	Execute(ctx context.Context, request *enginev1.ExecuteRequest) (Result, error)
-}
-
-// Result is one result under way. Close must be called.
-type Result interface {
-	// Next returns the next chunk, or io.EOF after the last. Nobody writes to a chunk.
-	Next() ([]byte, error)
-	// Receipt is set once Next has returned io.EOF.
-	Receipt() *enginev1.Receipt
-	// Close gives the result up.
-	Close()
+	Execute(ctx context.Context, request *enginev1.ExecuteRequest) (cache.Execution, error)
+	// Plan says what Execute would begin with.
+	Plan(ctx context.Context, request *enginev1.ExecuteRequest) (cache.Header, error)
 }
 
 // Timeouts bound queries.
@@ -56,72 +53,175 @@ type Timeouts struct {
 	Most time.Duration
 }
 
-// Queries implements quern.v1.QueryService.
+// Queries answers queries, from the cache where it may. Its gRPC side is [QueryServer].
 type Queries struct {
-	quernv1.UnimplementedQueryServiceServer
-
-	results  Results
+	engine   Engine
+	cache    *cache.Cache
 	timeouts Timeouts
 }
 
 // NewQueries returns the query service.
-func NewQueries(results Results, timeouts Timeouts) *Queries {
-	return &Queries{results: results, timeouts: timeouts}
+func NewQueries(engine Engine, cache *cache.Cache, timeouts Timeouts) *Queries {
+	return &Queries{engine: engine, cache: cache, timeouts: timeouts}
 }
+
+// Query is one request that was checked.
+type Query struct {
+	// Format is that of the result.
+	Format Format
+	// Timeout bounds it; the caller sets it on the contexts of Do and Tag.
+	Timeout time.Duration
+
+	queries *Queries
+	request cache.Request
+	execute *enginev1.ExecuteRequest
+}
+
+// Check checks a request. defaultFormat is for one that names none. What it returns may be used again for the same
+// request, by any number of callers at once.
+func (q *Queries) Check(request *quernv1.QueryRequest, defaultFormat string) (*Query, error) {
+	format, err := resolveFormat(request.GetFormat(), defaultFormat)
+	if err != nil {
+		return nil, err
+	}
+	execute, timeout, err := q.execution(request, format)
+	if err != nil {
+		return nil, err
+	}
+	params, err := canonicalParams(request.GetParams())
+	if err != nil {
+		return nil, err
+	}
+	query := &Query{Format: format, Timeout: timeout, queries: q, execute: execute}
+	query.request = cache.Request{
+		Key:      cache.KeyOf("query", format.Name, execute.GetNumbers().String(), cache.CanonicalSQL(request.GetSql()), params),
+		Spelling: request.GetSql(),
+		Timeout:  timeout,
+		Execute: func(ctx context.Context) (cache.Execution, error) {
+			return q.engine.Execute(ctx, execute)
+		},
+	}
+	return query, nil
+}
+
+// With returns the query with request directives (RFC 9111, 5.2.1).
+func (q Query) With(cacheControl string) *Query {
+	q.request.Policy = policyOf(cacheControl)
+	return &q
+}
+
+// canonicalParams gives the same text for the same values, however they were spelled and ordered.
+func canonicalParams(params *structpb.Value) (string, error) {
+	if _, null := params.GetKind().(*structpb.Value_NullValue); null || params == nil {
+		return "", nil
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(params)
+	if err != nil {
+		return "", apierr.Field(apierr.ParameterInvalid, "params", "`params` can't be written down: "+err.Error())
+	}
+	return string(raw), nil
+}
+
+// Hit returns an answer from memory where one may be given without asking anyone, else nil.
+func (q *Query) Hit() *cache.Answer { return q.queries.cache.Hit(q.request) }
+
+// Do answers the query. The answer must be closed.
+func (q *Query) Do(ctx context.Context) (*cache.Answer, error) {
+	answer, err := q.queries.cache.Do(ctx, q.request)
+	if errors.Is(err, cache.ErrNotStored) {
+		return nil, apierr.New(apierr.NotStored, "no stored answer may be given, and `only-if-cached` allows no other; leave it out")
+	}
+	if err != nil {
+		return nil, q.Outward(ctx, err)
+	}
+	return answer, nil
+}
+
+// Tag returns the entity tag that the answer would have now; false where it has none, or it can't be told without
+// executing the query.
+func (q *Query) Tag(ctx context.Context) (cache.Tag, bool, error) {
+	tag, ok, err := q.queries.cache.Tag(ctx, q.request, func(ctx context.Context) (cache.Header, error) {
+		return q.queries.engine.Plan(ctx, q.execute)
+	})
+	if err != nil {
+		return "", false, q.Outward(ctx, err)
+	}
+	return tag, ok, nil
+}
+
+// Outward turns an error of an answer under way into what callers see.
+func (q *Query) Outward(ctx context.Context, err error) error {
+	if errors.Is(err, cache.ErrTooSlow) {
+		return apierr.New(apierr.ResultIncomplete, "the result was read too slowly to be shared with the others who asked for it; ask again")
+	}
+	return outward(ctx, err, q.Timeout)
+}
+
+// QueryServer implements quern.v1.QueryService.
+type QueryServer struct {
+	quernv1.UnimplementedQueryServiceServer
+
+	queries *Queries
+}
+
+// NewQueryServer returns the gRPC side of the query service.
+func NewQueryServer(queries *Queries) *QueryServer { return &QueryServer{queries: queries} }
 
 // Query implements quern.v1.QueryService. No header leaves before the first chunk or the receipt is there, so an early
 // failure is an error and nothing else.
-func (q *Queries) Query(request *quernv1.QueryRequest, stream quernv1.QueryService_QueryServer) error {
-	ctx := stream.Context()
-	format, err := resolveFormat(ctx, request.GetFormat())
+func (s *QueryServer) Query(request *quernv1.QueryRequest, stream quernv1.QueryService_QueryServer) error {
+	md, _ := metadata.FromIncomingContext(stream.Context())
+	checked, err := s.queries.Check(request, "")
 	if err != nil {
 		return err
 	}
-	execution, timeout, err := q.execution(request, format)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	query := checked.With(strings.Join(md.Get(CacheControlKey), ","))
+	ctx, cancel := context.WithTimeout(stream.Context(), query.Timeout)
 	defer cancel()
-	result, err := q.results.Execute(ctx, execution)
+	answer, err := query.Do(ctx)
 	if err != nil {
-		return outward(ctx, err, timeout)
-	}
-	defer result.Close()
-	if err := stream.SendHeader(metadata.Pairs(FormatKey, format.Name)); err != nil {
 		return err
 	}
-	if err := sendChunks(stream, result, format.MediaType); err != nil {
-		return outward(ctx, err, timeout)
+	defer answer.Close()
+	header := metadata.Pairs(FormatKey, query.Format.Name, CacheStatusKey, CacheStatus(answer.Status))
+	if answer.Tag != "" {
+		header.Set(EntityTagKey, cache.Identity.Tag(answer.Tag))
 	}
-	receipt := publicReceipt(result.Receipt())
-	line, err := FormatReceipt(receipt)
+	if err := stream.SendHeader(header); err != nil {
+		return err
+	}
+	if err := sendChunks(ctx, stream, answer, query.Format.MediaType); err != nil {
+		return query.Outward(ctx, err)
+	}
+	line, err := FormatReceipt(answer.Receipt(), answer.Header.Snapshots)
 	if err != nil {
-		return outward(ctx, err, timeout)
+		return query.Outward(ctx, err)
 	}
 	stream.SetTrailer(metadata.Pairs(ReceiptKey, line))
-	return stream.Send(&quernv1.QueryResponse{Receipt: receipt})
+	return stream.Send(&quernv1.QueryResponse{Receipt: publicReceipt(answer.Receipt(), answer.Header.Snapshots)})
 }
 
+// messageBytes is the most that one message of a result carries.
+const messageBytes = 256 << 10
+
 // sendChunks sends at least one message, so that an empty result has its content type too.
-func sendChunks(stream quernv1.QueryService_QueryServer, result Result, mediaType string) error {
-	for first := true; ; first = false {
-		chunk, err := result.Next()
+func sendChunks(ctx context.Context, stream quernv1.QueryService_QueryServer, answer *cache.Answer, mediaType string) error {
+	for {
+		chunk, err := answer.Next(ctx)
 		if errors.Is(err, io.EOF) {
-			if first {
-				return stream.Send(&quernv1.QueryResponse{Body: &httpbody.HttpBody{ContentType: mediaType}})
+			if mediaType == "" {
+				return nil
 			}
-			return nil
+			return stream.Send(&quernv1.QueryResponse{Body: &httpbody.HttpBody{ContentType: mediaType}})
 		}
 		if err != nil {
 			return err
 		}
-		body := &httpbody.HttpBody{Data: chunk}
-		if first {
-			body.ContentType = mediaType
-		}
-		if err := stream.Send(&quernv1.QueryResponse{Body: body}); err != nil {
-			return err
+		for part := range slices.Chunk(chunk, messageBytes) {
+			if err := stream.Send(&quernv1.QueryResponse{Body: &httpbody.HttpBody{ContentType: mediaType, Data: part}}); err != nil {
+				return err
+			}
+			mediaType = ""
 		}
 	}
 }
@@ -175,22 +275,19 @@ func tooDeep(value *structpb.Value, left int) bool {
 	return false
 }
 
-// resolveFormat takes the request's format, else the default that came with the call, else json.
-func resolveFormat(ctx context.Context, asked string) (Format, error) {
+// resolveFormat takes the request's format, else the default, else json.
+func resolveFormat(asked, otherwise string) (Format, error) {
 	name := asked
 	if name == "" {
-		md, _ := metadata.FromIncomingContext(ctx)
-		name = telemetry.First(md, DefaultFormatKey)
+		name = otherwise
 	}
-	switch name {
-	case "":
+	switch {
+	case name == "":
 		return Formats[0], nil
-	case NoFormat:
-		if asked == "" {
-			return Format{}, apierr.Newf(apierr.NotAcceptable,
-				"nothing that `Accept` allows can be sent; accept one of %s, or name a `format`: %s",
-				join(Formats, func(f Format) string { return f.MediaType }), join(Formats, func(f Format) string { return f.Name }))
-		}
+	case name == NoFormat && asked == "":
+		return Format{}, apierr.Newf(apierr.NotAcceptable,
+			"nothing that `Accept` allows can be sent; accept one of %s, or name a `format`: %s",
+			join(Formats, func(f Format) string { return f.MediaType }), join(Formats, func(f Format) string { return f.Name }))
 	}
 	return FormatNamed(name)
 }

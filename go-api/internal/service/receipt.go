@@ -3,30 +3,30 @@ package service
 import (
 	"encoding/base64"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/dunglas/httpsfv"
 
-	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
 	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
+	"github.com/quern-data/quern/go-api/internal/cache"
 )
 
-func publicReceipt(receipt *enginev1.Receipt) *quernv1.Receipt {
+func publicReceipt(receipt cache.Receipt, read []cache.Snapshot) *quernv1.Receipt {
 	public := &quernv1.Receipt{
-		Rows:  publicCount(receipt.GetRows()),
-		Bytes: publicCount(receipt.GetBytes()),
+		Rows:   publicCount(receipt.Rows),
+		Bytes:  publicCount(receipt.Bytes),
+		Digest: digestMember(receipt),
 	}
-	if sum := receipt.GetSha256(); len(sum) > 0 {
-		public.Digest = "sha-256=:" + base64.StdEncoding.EncodeToString(sum) + ":"
-	}
-	for _, read := range receipt.GetSnapshots() {
+	for _, snapshot := range read {
 		if public.Snapshots == nil {
-			public.Snapshots = make(map[string]string, len(receipt.GetSnapshots()))
+			public.Snapshots = make(map[string]string, len(read))
 		}
-		public.Snapshots[read.GetTable()] = read.GetSnapshot()
+		public.Snapshots[snapshot.Table] = snapshot.ID
 	}
 	return public
+}
+
+func digestMember(receipt cache.Receipt) string {
+	return "sha-256=:" + base64.StdEncoding.EncodeToString(receipt.SHA256[:]) + ":"
 }
 
 // FormatReceipt writes a receipt as an RFC 9651 dictionary, the value of the Quern-Receipt trailer:
@@ -34,15 +34,15 @@ func publicReceipt(receipt *enginev1.Receipt) *quernv1.Receipt {
 //	rows=3, bytes=120, digest="sha-256=:…:", snapshots=("flights";id="9f2c" "airports";id="11ab")
 //
 // Tables stand in the order of their names.
-func FormatReceipt(receipt *quernv1.Receipt) (string, error) {
+func FormatReceipt(receipt cache.Receipt, read []cache.Snapshot) (string, error) {
 	dictionary := httpsfv.NewDictionary()
-	dictionary.Add("rows", httpsfv.NewItem(receipt.GetRows()))
-	dictionary.Add("bytes", httpsfv.NewItem(receipt.GetBytes()))
-	dictionary.Add("digest", httpsfv.NewItem(receipt.GetDigest()))
+	dictionary.Add("rows", httpsfv.NewItem(publicCount(receipt.Rows)))
+	dictionary.Add("bytes", httpsfv.NewItem(publicCount(receipt.Bytes)))
+	dictionary.Add("digest", httpsfv.NewItem(digestMember(receipt)))
 	snapshots := httpsfv.InnerList{Params: httpsfv.NewParams()}
-	for _, table := range slices.Sorted(maps.Keys(receipt.GetSnapshots())) {
-		item := httpsfv.NewItem(table)
-		item.Params.Add("id", receipt.GetSnapshots()[table])
+	for _, snapshot := range read {
+		item := httpsfv.NewItem(snapshot.Table)
+		item.Params.Add("id", snapshot.ID)
 		snapshots.Items = append(snapshots.Items, item)
 	}
 	dictionary.Add("snapshots", snapshots)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 )
 
 // NewLogger returns a logger that writes one JSON object a line to out. level is debug, info, warn or error.
@@ -16,26 +15,42 @@ func NewLogger(out io.Writer, level string) (*slog.Logger, error) {
 	if err := least.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("log level %q is none of debug, info, warn, error", level)
 	}
-	replace := func(groups []string, attr slog.Attr) slog.Attr {
-		if len(groups) == 0 && attr.Key == slog.LevelKey {
-			attr.Value = slog.StringValue(strings.ToLower(attr.Value.String()))
-		}
-		return attr
-	}
-	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: least, ReplaceAttr: replace})), nil
+	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: least})), nil
 }
 
 type loggerKey struct{}
 
+// Source makes a request's logger when it is first needed; most requests log one line, which has its own way.
+type Source interface {
+	// Logger returns a logger whose lines name the request.
+	Logger() *slog.Logger
+}
+
+// LoggerKey is the context key of a request's [Source], for contexts that carry it themselves.
+var LoggerKey any = loggerKey{}
+
 // WithLogger attaches a request's logger.
-func WithLogger(ctx context.Context, logger *slog.Logger) context.Context {
-	return context.WithValue(ctx, loggerKey{}, logger)
+func WithLogger(ctx context.Context, source Source) context.Context {
+	return context.WithValue(ctx, LoggerKey, source)
 }
 
 // Logger returns the request's logger, or the default one.
 func Logger(ctx context.Context) *slog.Logger {
-	if logger, ok := ctx.Value(loggerKey{}).(*slog.Logger); ok {
-		return logger
+	if source, ok := ctx.Value(LoggerKey).(Source); ok {
+		return source.Logger()
 	}
 	return slog.Default()
+}
+
+// RequestLogger names a request in each line of a logger.
+type RequestLogger struct {
+	// To is the logger of all requests.
+	To *slog.Logger
+	// Identity names the request.
+	Identity Identity
+}
+
+// Logger implements Source.
+func (r RequestLogger) Logger() *slog.Logger {
+	return r.To.With("request_id", r.Identity.RequestID, "trace_id", r.Identity.TraceID())
 }

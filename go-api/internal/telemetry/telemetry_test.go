@@ -58,7 +58,7 @@ func TestNewLogger(t *testing.T) {
 	}
 	logger.Info("no")
 	logger.Warn("yes")
-	if !strings.Contains(out.String(), `"level":"warn","msg":"yes"`) || strings.Contains(out.String(), "no") {
+	if !strings.Contains(out.String(), `"level":"WARN","msg":"yes"`) || strings.Contains(out.String(), "no") {
 		t.Error(out.String())
 	}
 	if _, err := NewLogger(&out, "loud"); err == nil {

@@ -36,26 +36,48 @@ type Identity struct {
 // Identify makes a request's identity from what the caller sent; anything malformed is replaced, never passed on.
 func Identify(requestID, traceParent, traceState string) Identity {
 	id := Identity{RequestID: requestID}
-	if !requestIDPattern.MatchString(requestID) {
+	if requestID == "" || !requestIDPattern.MatchString(requestID) {
 		id.RequestID = newRequestID()
 	}
-	traceID, flags := randomHex(16), "00"
+	id.TraceParent = newTraceParent()
+	if traceParent == "" {
+		return id
+	}
 	if parent := traceParentPattern.FindStringSubmatch(traceParent); validParent(parent) {
-		traceID, flags = parent[2], parent[4]
+		id.TraceParent = "00-" + parent[2] + id.TraceParent[traceIDEnd:traceIDEnd+spanLength] + parent[4]
 		if traceStatePattern.MatchString(traceState) {
 			id.TraceState = traceState
 		}
 	}
-	id.TraceParent = "00-" + traceID + "-" + randomHex(8) + "-" + flags
 	return id
+}
+
+// Where the parts of a traceparent of version 00 stand: `00-`, the trace id, `-`, the span id, `-`, the flags.
+const (
+	traceIDEnd = 3 + 32
+	spanLength = 1 + 16 + 1
+)
+
+// newTraceParent begins a trace that nobody asked to record.
+func newTraceParent() string {
+	var random [24]byte
+	// crypto/rand.Read never fails: it ends the process when the system has no randomness.
+	_, _ = rand.Read(random[:])
+	var text [traceIDEnd + spanLength + 2]byte
+	copy(text[:], "00-")
+	hex.Encode(text[3:], random[:16])
+	text[traceIDEnd] = '-'
+	hex.Encode(text[traceIDEnd+1:], random[16:])
+	copy(text[traceIDEnd+spanLength-1:], "-00")
+	return string(text[:])
 }
 
 // TraceID returns the 32 hex digits that name the trace.
 func (id Identity) TraceID() string {
-	if len(id.TraceParent) < 35 {
+	if len(id.TraceParent) < traceIDEnd {
 		return ""
 	}
-	return id.TraceParent[3:35]
+	return id.TraceParent[3:traceIDEnd]
 }
 
 // Metadata returns the identity as gRPC metadata.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -60,7 +61,10 @@ func runScenario(t *testing.T, s scenario) {
 	}
 	server := harness.Start(t, dir, s.Args...)
 	for number, step := range s.Steps {
-		step.change(t, dir)
+		if step.change(t, dir) {
+			// What is checked is the answer to this change, whenever the watch tells of it.
+			step.Headers = withHeader(step.Headers, "Cache-Control", "no-cache")
+		}
 		if step.HTTP == "" && step.GRPC == "" {
 			continue
 		}
@@ -80,7 +84,14 @@ func runScenario(t *testing.T, s scenario) {
 	}
 }
 
-func (s step) change(t *testing.T, dir string) {
+func withHeader(headers map[string]string, name, value string) map[string]string {
+	with := map[string]string{name: value}
+	maps.Copy(with, headers)
+	return with
+}
+
+// change changes the folder as the step says, and says whether it did.
+func (s step) change(t *testing.T, dir string) bool {
 	t.Helper()
 	for name, file := range s.Write {
 		file.put(t, filepath.Join(dir, name), sampleDir)
@@ -101,6 +112,7 @@ func (s step) change(t *testing.T, dir string) {
 	for from, to := range s.Rename {
 		must(t, os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)))
 	}
+	return len(s.Write)+len(s.Append)+len(s.Remove)+len(s.Rename) > 0
 }
 
 func (s step) body(t *testing.T) []byte {

@@ -65,17 +65,34 @@ func Binary(t testing.TB, name string) string {
 	return path
 }
 
+// edgeBinary returns the edge that is under test: QUERN_TEST_EDGE, where a test builds one of its own.
+func edgeBinary(t testing.TB) string {
+	if path := os.Getenv("QUERN_TEST_EDGE"); path != "" {
+		return path
+	}
+	return Binary(t, "quern")
+}
+
 // Start serves dir with the given extra flags and waits until it answers. The test's end stops it.
 func Start(t testing.TB, dir string, args ...string) *Server {
 	t.Helper()
 	return StartWithEnv(t, nil, dir, args...)
 }
 
+// StartEdge starts an edge of an engine that runs elsewhere.
+func StartEdge(t testing.TB, engine string, args ...string) *Server {
+	t.Helper()
+	return Start(t, "", append([]string{"--engine", engine}, args...)...)
+}
+
 // StartWithEnv is Start with more environment variables, as NAME=value.
 func StartWithEnv(t testing.TB, env []string, dir string, args ...string) *Server {
 	t.Helper()
-	all := append([]string{"serve", dir, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"}, args...)
-	cmd := exec.Command(Binary(t, "quern"), all...) //nolint:gosec // The path is the repository's own binary.
+	all := append([]string{"serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"}, args...)
+	if dir != "" {
+		all = append(all, dir)
+	}
+	cmd := exec.Command(edgeBinary(t), all...) //nolint:gosec // The path is the repository's own binary.
 	cmd.Env = append(os.Environ(), env...)
 	server := &Server{Dir: dir, cmd: cmd, done: make(chan error, 1), log: &logBuffer{}}
 	stderr, err := cmd.StderrPipe()
@@ -178,7 +195,8 @@ func (s *Server) cleanup(t testing.TB) {
 	}
 }
 
-// Query runs SQL over REST with the given format and returns the whole answer.
+// Query runs SQL over REST with the given format and returns the whole answer. It is executed each time: no-store keeps
+// the cache out of it.
 func (s *Server) Query(ctx context.Context, sql, format string) ([]byte, error) {
 	body, err := json.Marshal(map[string]string{"sql": sql, "format": format})
 	if err != nil {
@@ -189,6 +207,7 @@ func (s *Server) Query(ctx context.Context, sql, format string) ([]byte, error) 
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Cache-Control", "no-store")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return nil, err

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from("../../../proto");
-    let files = ["quern/engine/v1/catalog_service.proto", "quern/engine/v1/query_service.proto"];
+    let files = [
+        "quern/engine/v1/catalog_service.proto",
+        "quern/engine/v1/metrics_service.proto",
+        "quern/engine/v1/query_service.proto",
+    ];
     for file in files {
         println!("cargo::rerun-if-changed={}", root.join(file).display());
     }

@@ -1,11 +1,13 @@
 //! The engine's gRPC services: decode, call, map the error, encode. No logic of their own.
 
 mod catalog_service;
+mod metrics_service;
 mod query_service;
 mod status;
 mod types;
 
-pub use catalog_service::CatalogService;
+pub use catalog_service::{CatalogService, Watches};
+pub use metrics_service::MetricsService;
 pub use query_service::QueryService;
 
 /// The messages and servers generated from `proto/quern/engine/v1`.

@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt};
 use prost_types::value::Kind;
 use quern_core::{EngineError, Reason, TableSnapshot};
 use quern_query::format::{Format, NumberStyle, Part};
-use quern_query::{Engine, Params};
+use quern_query::{Engine, Outline, Params};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
@@ -40,19 +40,32 @@ impl query_service_server::QueryService for QueryService {
         let timeout = grpc_timeout(request.metadata());
         let request = decode(request.into_inner(), timeout).map_err(status)?;
         let execution = self.engine.execute(request).instrument(span).await.map_err(status)?;
-        let header = proto::ExecuteHeader {
-            columns: execution.schema.fields().iter().map(|f| types::column(f)).collect(),
-            snapshots: types::snapshots(&execution.snapshots),
-            cacheable: execution.volatile.is_empty(),
-            uncacheable_reason: uncacheable_reason(&execution.volatile),
-        };
-        let snapshots = execution.snapshots.clone();
+        let header = header(&execution.outline);
+        let snapshots = execution.outline.snapshots.clone();
         let first = futures::stream::once(async { Ok(message(Message::Header(header))) });
         let parts = execution.into_parts().map(move |part| part.map(|p| encode(p, &snapshots)).map_err(status));
         let mut parts = Box::pin(parts.peekable());
         // The header leaves together with the first part: its reader could do nothing with it before.
         parts.as_mut().peek().await;
         Ok(Response::new(Box::pin(first.chain(parts))))
+    }
+
+    async fn plan(&self, request: Request<proto::PlanRequest>) -> Result<Response<proto::PlanResponse>, Status> {
+        let span = span(request.metadata());
+        let timeout = grpc_timeout(request.metadata());
+        let statement = request.into_inner().execute.unwrap_or_default();
+        let request = decode(statement, timeout).map_err(status)?;
+        let outline = self.engine.outline(request).instrument(span).await.map_err(status)?;
+        Ok(Response::new(proto::PlanResponse { header: Some(header(&outline)) }))
+    }
+}
+
+fn header(outline: &Outline) -> proto::ExecuteHeader {
+    proto::ExecuteHeader {
+        columns: outline.schema.fields().iter().map(|f| types::column(f)).collect(),
+        snapshots: types::snapshots(&outline.snapshots),
+        cacheable: outline.volatile.is_empty(),
+        uncacheable_reason: uncacheable_reason(&outline.volatile),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A limit of concurrent queries with a short queue.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quern_core::{EngineError, Reason, Result};
@@ -12,9 +12,12 @@ use crate::limits::Limits;
 /// Lets at most `running` queries in, and at most `queued` wait for a bounded time.
 pub(crate) struct Admission {
     running: Arc<Semaphore>,
+    max_running: usize,
     waiting: AtomicUsize,
     max_waiting: usize,
     patience: Duration,
+    entered: AtomicU64,
+    refused: AtomicU64,
 }
 
 /// Counts a waiting query for as long as it lives.
@@ -28,16 +31,34 @@ impl Drop for Waiting<'_> {
 
 impl Admission {
     pub(crate) fn new(limits: &Limits) -> Self {
+        let max_running = limits.max_concurrent_queries.max(1);
         Self {
-            running: Arc::new(Semaphore::new(limits.max_concurrent_queries.max(1))),
+            running: Arc::new(Semaphore::new(max_running)),
+            max_running,
             waiting: AtomicUsize::new(0),
             max_waiting: limits.max_queued_queries,
             patience: limits.queue_patience,
+            entered: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         }
+    }
+
+    /// How many are running and waiting now, and how many were let in and refused since the start.
+    pub(crate) fn counts(&self) -> (usize, usize, u64, u64) {
+        let running = self.max_running.saturating_sub(self.running.available_permits());
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        (running, waiting, self.entered.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
     }
 
     /// A place to run, held until the permit is dropped.
     pub(crate) async fn enter(&self) -> Result<OwnedSemaphorePermit> {
+        let entered = self.wait().await;
+        let counter = if entered.is_ok() { &self.entered } else { &self.refused };
+        counter.fetch_add(1, Ordering::Relaxed);
+        entered
+    }
+
+    async fn wait(&self) -> Result<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
             return Ok(permit);
         }

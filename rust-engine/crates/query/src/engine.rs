@@ -57,14 +57,40 @@ pub struct Request {
     pub timeout: Option<Duration>,
 }
 
-/// A statement under way. Dropping it stops the query within a batch.
-pub struct Execution {
+/// What is known of a statement once it is planned.
+#[derive(Clone, Debug)]
+pub struct Outline {
     /// The result's columns.
     pub schema: SchemaRef,
     /// What it reads, ordered by table.
     pub snapshots: Vec<TableSnapshot>,
     /// The functions that make the result differ from call to call; empty where it may be kept.
     pub volatile: BTreeSet<String>,
+}
+
+/// What the engine is doing, and has done since it started.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Statements that run.
+    pub running: usize,
+    /// Statements that wait for a place.
+    pub waiting: usize,
+    /// Statements that were let in.
+    pub queries: u64,
+    /// Statements for which there was no place.
+    pub refused: u64,
+    /// Memory reserved by statements, in bytes.
+    pub memory: usize,
+    /// Memory that they may reserve, in bytes.
+    pub max_memory: usize,
+    /// Disk space that they take, in bytes.
+    pub spilled: u64,
+}
+
+/// A statement under way. Dropping it stops the query within a batch.
+pub struct Execution {
+    /// What was known before it ran.
+    pub outline: Outline,
     running: Running,
 }
 
@@ -83,6 +109,17 @@ struct Planned {
     store: Arc<PinnedStore>,
     findings: Findings,
     stop: CancellationToken,
+}
+
+impl Planned {
+    fn outline(&self) -> Outline {
+        let snapshot = |t: &Arc<Table>| TableSnapshot { table: t.name.clone(), snapshot: t.snapshot.clone() };
+        Outline {
+            schema: self.plan.schema(),
+            snapshots: self.tables.iter().map(snapshot).collect(),
+            volatile: self.findings.volatile.clone(),
+        }
+    }
 }
 
 /// Executes statements over the tables of a [`Catalog`].
@@ -110,6 +147,13 @@ impl Engine {
         &self.catalog
     }
 
+    /// What the engine is doing.
+    pub fn load(&self) -> Load {
+        let (running, waiting, queries, refused) = self.admission.counts();
+        let (memory, spilled) = self.runtime.taken();
+        Load { running, waiting, queries, refused, memory, max_memory: self.limits.memory, spilled }
+    }
+
     /// Runs catalogue work on the engine's own threads.
     pub async fn on_cpu<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
         AbortOnDropHandle::new(self.cpu.spawn(work))
@@ -119,41 +163,45 @@ impl Engine {
 
     /// Plans a statement and starts it. Waits for a free place first. The deadline counts from here.
     pub async fn execute(self: &Arc<Self>, request: Request) -> Result<Execution> {
-        let timeout = request.timeout.unwrap_or(self.limits.timeout_default).min(self.limits.timeout_max);
-        let deadline = Instant::now() + timeout;
+        let deadline = self.deadline(&request);
         let this = Arc::clone(self);
         let work = async move {
             let permit = this.admission.enter().await?;
             this.start(request, deadline, permit).await
         };
-        match tokio::time::timeout_at(deadline, self.on_cpu(work)).await {
-            Ok(started) => started,
-            Err(_) => Err(timed_out()),
-        }
+        tokio::time::timeout_at(deadline, self.on_cpu(work)).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// Plans a statement, under the same limits, and does not run it.
+    pub async fn outline(self: &Arc<Self>, request: Request) -> Result<Outline> {
+        let deadline = self.deadline(&request);
+        let this = Arc::clone(self);
+        let work = async move {
+            let _permit = this.admission.enter().await?;
+            Ok(this.plan(&request).await?.outline())
+        };
+        tokio::time::timeout_at(deadline, self.on_cpu(work)).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    fn deadline(&self, request: &Request) -> Instant {
+        Instant::now() + request.timeout.unwrap_or(self.limits.timeout_default).min(self.limits.timeout_max)
     }
 
     async fn start(&self, request: Request, deadline: Instant, permit: OwnedSemaphorePermit) -> Result<Execution> {
         let planned = self.plan(&request).await?;
-        let snapshots: Vec<TableSnapshot> = planned
-            .tables
-            .iter()
-            .map(|t| TableSnapshot { table: t.name.clone(), snapshot: t.snapshot.clone() })
-            .collect();
-        let schema = planned.plan.schema();
+        let outline = planned.outline();
         let batches = execute_stream(planned.plan, self.task(&planned.store))
             .map_err(|e| errors::execution(&e, &planned.findings))?;
         let options = EncodeOptions {
             format: request.format,
             numbers: request.numbers,
             parallelism: self.limits.threads,
-            snapshots: snapshots.iter().map(|s| (s.table.clone(), s.snapshot.clone())).collect(),
+            snapshots: outline.snapshots.iter().map(|s| (s.table.clone(), s.snapshot.clone())).collect(),
             runtime: Some(self.cpu.clone()),
         };
-        let encoded = format::encode(batches, Arc::clone(&schema), options).map_err(|e| errors::format(&e))?;
+        let encoded = format::encode(batches, Arc::clone(&outline.schema), options).map_err(|e| errors::format(&e))?;
         Ok(Execution {
-            schema,
-            snapshots,
-            volatile: planned.findings.volatile.clone(),
+            outline,
             running: Running {
                 encoded,
                 store: planned.store,

@@ -19,6 +19,6 @@ mod params;
 mod parse;
 mod runtime;
 
-pub use engine::{Engine, Execution, Request};
+pub use engine::{Engine, Execution, Load, Outline, Request};
 pub use limits::Limits;
 pub use params::Params;

@@ -47,6 +47,11 @@ impl SharedRuntime {
         self.caches.get_file_metadata_cache()
     }
 
+    /// How much memory is reserved, and how much disk space is taken, in bytes.
+    pub(crate) fn taken(&self) -> (usize, u64) {
+        (self.memory.reserved(), self.disk.used_disk_space())
+    }
+
     /// The environment of one query.
     pub(crate) fn query(&self, store: Arc<PinnedStore>) -> Arc<RuntimeEnv> {
         Arc::new(RuntimeEnv {

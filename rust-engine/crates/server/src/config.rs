@@ -38,7 +38,7 @@ pub(crate) struct Config {
     #[arg(long, env = "QUERN_SPILL_BYTES", value_parser = bytes, default_value = "10GiB")]
     pub(crate) spill_bytes: u64,
 
-    /// How many queries run at once; four for each thread by default.
+    /// How many queries run at once; eight for each thread by default.
     #[arg(long, env = "QUERN_MAX_CONCURRENT_QUERIES")]
     pub(crate) max_concurrent_queries: Option<usize>,
 
@@ -73,7 +73,7 @@ impl Config {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let threads = self.threads.unwrap_or(cores).max(1);
         let memory = to_usize(self.memory.unwrap_or_else(|| machine_memory() / 10 * 6));
-        let max_concurrent_queries = self.max_concurrent_queries.unwrap_or(4 * threads).max(1);
+        let max_concurrent_queries = self.max_concurrent_queries.unwrap_or(8 * threads).max(1);
         Limits {
             memory,
             query_memory: self.query_memory.map_or(memory / 2, to_usize),

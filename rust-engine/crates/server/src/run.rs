@@ -3,13 +3,15 @@
 use std::future::Future;
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use quern_core::SnapshotHasher;
 use quern_grpc::proto;
 use quern_grpc::proto::catalog_service_server::CatalogServiceServer;
+use quern_grpc::proto::metrics_service_server::MetricsServiceServer;
 use quern_grpc::proto::query_service_server::QueryServiceServer;
-use quern_grpc::{CatalogService, QueryService};
+use quern_grpc::{CatalogService, MetricsService, QueryService, Watches};
 use quern_query::Engine;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -68,8 +70,11 @@ async fn serve(config: Config, engine: Arc<Engine>) -> Result<()> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("can't set up reflection")?;
-    let catalog = CatalogServiceServer::new(CatalogService::new(Arc::clone(&engine)));
+    let (stop, mut stopping) = watch::channel(false);
+    let watches = Watches { watcher: engine.catalog().watch(), build: build(), stopping: stopping.clone() };
+    let catalog = CatalogServiceServer::new(CatalogService::new(Arc::clone(&engine), watches));
     let query = QueryServiceServer::new(QueryService::new(Arc::clone(&engine))).max_decoding_message_size(MAX_REQUEST);
+    let metrics = MetricsServiceServer::new(MetricsService::new(Arc::clone(&engine)));
     let router = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .initial_stream_window_size(1 << 20)
@@ -77,11 +82,11 @@ async fn serve(config: Config, engine: Arc<Engine>) -> Result<()> {
         .add_service(health_service)
         .add_service(reflection)
         .add_service(catalog)
+        .add_service(metrics)
         .add_service(query);
 
     let (listener, bound) = listen::bind(&config.listen).await?;
     warm_up(&engine);
-    let (stop, mut stopping) = watch::channel(false);
     let grace = config.grace_period;
     tokio::spawn(async move {
         let reason = stop_signal(config.supervised).await;
@@ -118,6 +123,17 @@ async fn listen_on(router: Router, listener: Listener, drain: impl Future<Output
             router.serve_with_incoming_shutdown(TcpListenerStream::new(socket), drain).await.context("serving failed")
         }
     }
+}
+
+/// Names this build of the engine: its version, and the size and time of its binary.
+fn build() -> String {
+    let mut hasher = SnapshotHasher::new();
+    hasher.part(env!("CARGO_PKG_VERSION").as_bytes());
+    if let Ok(binary) = std::env::current_exe().and_then(std::fs::metadata) {
+        let modified = binary.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        hasher.part(&binary.len().to_le_bytes()).part(&modified.as_nanos().to_le_bytes());
+    }
+    hasher.finish()
 }
 
 /// Inspects all files in the background, so that first queries need not wait. Serving starts at once.

@@ -10,14 +10,19 @@ use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use futures::future::join_all;
 use moka::sync::Cache;
 use quern_core::suggest::{nearest, some_of};
-use quern_core::{EngineError, Reason};
+use quern_core::{EngineError, Reason, TableSnapshot};
 
 use crate::inspect::Inspector;
-use crate::listing::{self, ListedTable, Listing};
+use crate::listing::settle::TICK;
+use crate::listing::{self, FileSystems, ListedTable, Listing};
 use crate::table::Table;
+use crate::watch::Watcher;
 
 /// How many united tables are remembered, by snapshot. An entry is a schema and a file list.
 const REMEMBERED: u64 = 1_000;
+
+/// How many ticks a query waits for files to settle.
+const SETTLE_TRIES: usize = 5;
 
 /// How long a listing of all tables waits for inspections before it says "inspecting".
 const LIST_PATIENCE: Duration = Duration::from_secs(5);
@@ -27,6 +32,7 @@ const LIST_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Catalog {
     roots: Arc<[PathBuf]>,
+    systems: Arc<FileSystems>,
     inspector: Inspector,
     united: Cache<String, Result<Arc<Table>, EngineError>>,
 }
@@ -62,14 +68,48 @@ pub enum TableState {
 impl Catalog {
     /// A catalogue over source folders. `footers` is shared with the scans; `parallel` bounds concurrent inspections.
     pub fn new(roots: Vec<PathBuf>, footers: Arc<FileMetadataCache>, parallel: usize) -> Self {
-        Self { roots: roots.into(), inspector: Inspector::new(footers, parallel), united: Cache::new(REMEMBERED) }
+        let systems = Arc::new(FileSystems::detect());
+        Self {
+            roots: roots.into(),
+            systems,
+            inspector: Inspector::new(footers, parallel),
+            united: Cache::new(REMEMBERED),
+        }
     }
 
     async fn list(&self, wanted: Option<BTreeSet<String>>) -> Result<Listing, EngineError> {
-        let roots = Arc::clone(&self.roots);
-        tokio::task::spawn_blocking(move || listing::list(&roots, wanted.as_ref()))
+        let (roots, systems) = (Arc::clone(&self.roots), Arc::clone(&self.systems));
+        tokio::task::spawn_blocking(move || listing::list(&roots, wanted.as_ref(), &systems))
             .await
             .map_err(|e| EngineError::internal(format!("listing failed: {e}")))?
+    }
+
+    /// Lists tables whose files have settled, for which it waits a few ticks. What goes on changing longer is listed
+    /// as it is, under an id that never comes again.
+    async fn list_settled(&self, wanted: &BTreeSet<String>) -> Result<Listing, EngineError> {
+        for _ in 0..SETTLE_TRIES {
+            let listing = self.list(Some(wanted.clone())).await?;
+            if listing.tables.values().flatten().all(ListedTable::settled) {
+                return Ok(listing);
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        self.list(Some(wanted.clone())).await
+    }
+
+    /// The snapshots that tables of these names have now; names of no table that can be listed are left out.
+    pub async fn check(&self, names: BTreeSet<String>) -> Result<Vec<TableSnapshot>, EngineError> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let listing = self.list_settled(&names).await?;
+        let tables = listing.tables.into_values().flatten().filter(|table| names.contains(&table.name));
+        Ok(tables.map(|table| TableSnapshot { snapshot: table.snapshot_id(), table: table.name }).collect())
+    }
+
+    /// Starts to watch the sources.
+    pub fn watch(&self) -> Watcher {
+        Watcher::start(Arc::clone(&self.roots), Arc::clone(&self.systems))
     }
 
     /// Every table, ordered by name, and what was passed over. Tables whose inspection takes longer than a few seconds
@@ -108,7 +148,7 @@ impl Catalog {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let mut listing = self.list(Some(names.clone())).await?;
+        let mut listing = self.list_settled(&names).await?;
         let mut listed = Vec::with_capacity(names.len());
         for name in names {
             match listing.tables.remove(&name) {

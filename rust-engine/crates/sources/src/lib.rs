@@ -10,6 +10,7 @@ pub mod provider;
 pub mod store;
 pub mod table;
 pub mod text;
+pub mod watch;
 pub mod widen;
 
 mod decode;
@@ -18,3 +19,4 @@ mod stream_source;
 pub use catalog::{Catalog, TableDescription, TableState};
 pub use store::{PinnedStore, SnapshotChanged};
 pub use table::Table;
+pub use watch::Watcher;

@@ -3,6 +3,7 @@
 //! Nothing here is cached: each call looks at the file system. The rules are DESIGN's "Where files become tables".
 
 mod entry;
+pub(crate) mod settle;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,8 @@ use quern_core::{EngineError, Reason, SnapshotHasher};
 
 pub(crate) use entry::identity;
 pub use entry::{Compression, FileFormat, ListedFile};
-use walk::{RootEntry, RootEntryKind};
+pub use settle::FileSystems;
+use walk::{Notes, RootEntry, RootEntryKind};
 
 /// The most files that one table may have. A folder with more is a broken table.
 pub const MAX_FILES_PER_TABLE: usize = 100_000;
@@ -27,6 +29,8 @@ pub struct Listing {
     pub ambiguous: BTreeMap<String, Vec<String>>,
     /// What might be expected to be a table and is none, with the reason.
     pub passed_over: Vec<(String, String)>,
+    /// Whether something listed can change without inotify telling.
+    pub unwatchable: bool,
 }
 
 /// A table as a set of files, not yet opened.
@@ -49,6 +53,11 @@ impl ListedTable {
         hasher.finish()
     }
 
+    /// Whether its id is that of its content for good: a change after the listing would give another one.
+    pub fn settled(&self) -> bool {
+        self.files.iter().all(|f| f.settled)
+    }
+
     /// The files' size as stored, in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.files.iter().map(|f| f.size).sum()
@@ -58,11 +67,16 @@ impl ListedTable {
 /// Lists the sources. Blocking: call it off the async threads.
 ///
 /// With `wanted`, folders whose name is not among them are not walked; their tables are left out.
-pub fn list(roots: &[PathBuf], wanted: Option<&BTreeSet<String>>) -> Result<Listing, EngineError> {
+pub fn list(
+    roots: &[PathBuf],
+    wanted: Option<&BTreeSet<String>>,
+    systems: &FileSystems,
+) -> Result<Listing, EngineError> {
     let mut listing = Listing::default();
+    let mut notes = Notes::new(systems);
     let mut by_name: BTreeMap<String, Vec<RootEntry>> = BTreeMap::new();
     for root in roots {
-        for entry in walk::root_entries(root, &mut listing.passed_over)? {
+        for entry in walk::root_entries(root, &mut notes)? {
             by_name.entry(entry.base_name.clone()).or_default().push(entry);
         }
     }
@@ -72,8 +86,7 @@ pub fn list(roots: &[PathBuf], wanted: Option<&BTreeSet<String>>) -> Result<List
         if !entries.iter().any(|e| is_wanted(e, &base, wanted)) {
             continue;
         }
-        let candidates: Vec<RootEntry> =
-            entries.into_iter().filter_map(|e| walk::expand(e, &mut listing.passed_over)).collect();
+        let candidates: Vec<RootEntry> = entries.into_iter().filter_map(|e| walk::expand(e, &mut notes)).collect();
         if candidates.len() > 1 {
             let names: BTreeSet<String> = candidates.iter().map(|e| format!("{base}_{}", e.suffix)).collect();
             listing.ambiguous.insert(base.clone(), names.into_iter().collect());
@@ -94,6 +107,8 @@ pub fn list(roots: &[PathBuf], wanted: Option<&BTreeSet<String>>) -> Result<List
         };
         listing.tables.insert(name, table);
     }
+    listing.passed_over = notes.passed_over;
+    listing.unwatchable = notes.unwatchable;
     Ok(listing)
 }
 

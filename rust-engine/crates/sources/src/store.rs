@@ -50,7 +50,7 @@ impl PinnedStore {
     /// The first file that is no longer what was listed. Blocking.
     pub fn first_changed(&self) -> Option<SnapshotChanged> {
         self.files.values().find_map(|f| {
-            let unchanged = std::fs::metadata(&f.path).is_ok_and(|m| identity(&m) == f.etag);
+            let unchanged = std::fs::metadata(&f.path).is_ok_and(|m| identity(&m) == f.identity);
             (!unchanged).then(|| SnapshotChanged { file: f.shown.clone() })
         })
     }
@@ -109,7 +109,7 @@ impl OpenFile {
     /// The open file must be the listed one; the name may meanwhile belong to another, which later requests see.
     fn check(&self) -> Result<()> {
         let metadata = self.file.metadata().map_err(|e| Error::Generic { store: "local", source: Box::new(e) })?;
-        if identity(&metadata) == self.listed.etag { Ok(()) } else { Err(changed(&self.listed)) }
+        if identity(&metadata) == self.listed.identity { Ok(()) } else { Err(changed(&self.listed)) }
     }
 }
 

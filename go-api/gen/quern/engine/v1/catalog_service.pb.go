@@ -647,6 +647,440 @@ func (x *TableSnapshot) GetSnapshot() string {
 	return ""
 }
 
+// CheckSnapshotsRequest names tables.
+type CheckSnapshotsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tables' names, at most 1000.
+	Tables        []string `protobuf:"bytes,1,rep,name=tables,proto3" json:"tables,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckSnapshotsRequest) Reset() {
+	*x = CheckSnapshotsRequest{}
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckSnapshotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckSnapshotsRequest) ProtoMessage() {}
+
+func (x *CheckSnapshotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckSnapshotsRequest.ProtoReflect.Descriptor instead.
+func (*CheckSnapshotsRequest) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_catalog_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *CheckSnapshotsRequest) GetTables() []string {
+	if x != nil {
+		return x.Tables
+	}
+	return nil
+}
+
+// CheckSnapshotsResponse holds what the sources hold now.
+type CheckSnapshotsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The snapshot of each table asked for that exists and can be listed, ordered by table.
+	Snapshots     []*TableSnapshot `protobuf:"bytes,1,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckSnapshotsResponse) Reset() {
+	*x = CheckSnapshotsResponse{}
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckSnapshotsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckSnapshotsResponse) ProtoMessage() {}
+
+func (x *CheckSnapshotsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckSnapshotsResponse.ProtoReflect.Descriptor instead.
+func (*CheckSnapshotsResponse) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_catalog_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *CheckSnapshotsResponse) GetSnapshots() []*TableSnapshot {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
+}
+
+// WatchSnapshotsRequest asks for all tables.
+type WatchSnapshotsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchSnapshotsRequest) Reset() {
+	*x = WatchSnapshotsRequest{}
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchSnapshotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchSnapshotsRequest) ProtoMessage() {}
+
+func (x *WatchSnapshotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchSnapshotsRequest.ProtoReflect.Descriptor instead.
+func (*WatchSnapshotsRequest) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_catalog_service_proto_rawDescGZIP(), []int{11}
+}
+
+// WatchSnapshotsResponse is one event.
+type WatchSnapshotsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which event it is.
+	//
+	// Types that are valid to be assigned to Event:
+	//
+	//	*WatchSnapshotsResponse_Picture
+	//	*WatchSnapshotsResponse_Changes
+	//	*WatchSnapshotsResponse_Heartbeat
+	//	*WatchSnapshotsResponse_Behind
+	Event         isWatchSnapshotsResponse_Event `protobuf_oneof:"event"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchSnapshotsResponse) Reset() {
+	*x = WatchSnapshotsResponse{}
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchSnapshotsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchSnapshotsResponse) ProtoMessage() {}
+
+func (x *WatchSnapshotsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchSnapshotsResponse.ProtoReflect.Descriptor instead.
+func (*WatchSnapshotsResponse) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_catalog_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WatchSnapshotsResponse) GetEvent() isWatchSnapshotsResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *WatchSnapshotsResponse) GetPicture() *SnapshotPicture {
+	if x != nil {
+		if x, ok := x.Event.(*WatchSnapshotsResponse_Picture); ok {
+			return x.Picture
+		}
+	}
+	return nil
+}
+
+func (x *WatchSnapshotsResponse) GetChanges() *SnapshotChanges {
+	if x != nil {
+		if x, ok := x.Event.(*WatchSnapshotsResponse_Changes); ok {
+			return x.Changes
+		}
+	}
+	return nil
+}
+
+func (x *WatchSnapshotsResponse) GetHeartbeat() *Heartbeat {
+	if x != nil {
+		if x, ok := x.Event.(*WatchSnapshotsResponse_Heartbeat); ok {
+			return x.Heartbeat
+		}
+	}
+	return nil
+}
+
+func (x *WatchSnapshotsResponse) GetBehind() *Behind {
+	if x != nil {
+		if x, ok := x.Event.(*WatchSnapshotsResponse_Behind); ok {
+			return x.Behind
+		}
+	}
+	return nil
+}
+
+type isWatchSnapshotsResponse_Event interface {
+	isWatchSnapshotsResponse_Event()
+}
+
+type WatchSnapshotsResponse_Picture struct {
+	// First, and again where changes can't be told apart.
+	Picture *SnapshotPicture `protobuf:"bytes,1,opt,name=picture,proto3,oneof"`
+}
+
+type WatchSnapshotsResponse_Changes struct {
+	// Some tables changed.
+	Changes *SnapshotChanges `protobuf:"bytes,2,opt,name=changes,proto3,oneof"`
+}
+
+type WatchSnapshotsResponse_Heartbeat struct {
+	// Nothing else has been sent for 250 ms, and what was sent before still holds.
+	Heartbeat *Heartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3,oneof"`
+}
+
+type WatchSnapshotsResponse_Behind struct {
+	// Something changed and looking at it takes a while. Nothing sent before holds until the next picture or changes.
+	Behind *Behind `protobuf:"bytes,4,opt,name=behind,proto3,oneof"`
+}
+
+func (*WatchSnapshotsResponse_Picture) isWatchSnapshotsResponse_Event() {}
+
+func (*WatchSnapshotsResponse_Changes) isWatchSnapshotsResponse_Event() {}
+
+func (*WatchSnapshotsResponse_Heartbeat) isWatchSnapshotsResponse_Event() {}
+
+func (*WatchSnapshotsResponse_Behind) isWatchSnapshotsResponse_Event() {}
+
+// SnapshotPicture is every table's snapshot. It replaces all that was sent before.
+type SnapshotPicture struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Every table that can be listed, ordered by name.
+	Snapshots []*TableSnapshot `protobuf:"bytes,1,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
+	// Names what makes results of snapshots: engines of the same build give the same bytes for the same request.
+	Build         string `protobuf:"bytes,2,opt,name=build,proto3" json:"build,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotPicture) Reset() {
+	*x = SnapshotPicture{}
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotPicture) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotPicture) ProtoMessage() {}
+
+func (x *SnapshotPicture) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotPicture.ProtoReflect.Descriptor instead.
+func (*SnapshotPicture) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_catalog_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SnapshotPicture) GetSnapshots() []*TableSnapshot {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
+}
+
+func (x *SnapshotPicture) GetBuild() string {
+	if x != nil {
+		return x.Build
+	}
+	return ""
+}
+
+// SnapshotChanges is what changed since the event before.
+type SnapshotChanges struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// New tables and those whose snapshot is another one now.
+	Changed []*TableSnapshot `protobuf:"bytes,1,rep,name=changed,proto3" json:"changed,omitempty"`
+	// The names of tables that are gone.
+	Removed       []string `protobuf:"bytes,2,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotChanges) Reset() {
+	*x = SnapshotChanges{}
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotChanges) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotChanges) ProtoMessage() {}
+
+func (x *SnapshotChanges) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotChanges.ProtoReflect.Descriptor instead.
+func (*SnapshotChanges) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_catalog_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SnapshotChanges) GetChanged() []*TableSnapshot {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *SnapshotChanges) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+// Heartbeat says that the watch is live.
+type Heartbeat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Heartbeat) Reset() {
+	*x = Heartbeat{}
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Heartbeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Heartbeat) ProtoMessage() {}
+
+func (x *Heartbeat) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
+func (*Heartbeat) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_catalog_service_proto_rawDescGZIP(), []int{15}
+}
+
+// Behind says that the engine does not know the sources' state at the moment.
+type Behind struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Behind) Reset() {
+	*x = Behind{}
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Behind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Behind) ProtoMessage() {}
+
+func (x *Behind) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_catalog_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Behind.ProtoReflect.Descriptor instead.
+func (*Behind) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_catalog_service_proto_rawDescGZIP(), []int{16}
+}
+
 var File_quern_engine_v1_catalog_service_proto protoreflect.FileDescriptor
 
 const file_quern_engine_v1_catalog_service_proto_rawDesc = "" +
@@ -694,17 +1128,38 @@ const file_quern_engine_v1_catalog_service_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"A\n" +
 	"\rTableSnapshot\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x1a\n" +
-	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot*t\n" +
+	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\"/\n" +
+	"\x15CheckSnapshotsRequest\x12\x16\n" +
+	"\x06tables\x18\x01 \x03(\tR\x06tables\"V\n" +
+	"\x16CheckSnapshotsResponse\x12<\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x1e.quern.engine.v1.TableSnapshotR\tsnapshots\"\x17\n" +
+	"\x15WatchSnapshotsRequest\"\x8c\x02\n" +
+	"\x16WatchSnapshotsResponse\x12<\n" +
+	"\apicture\x18\x01 \x01(\v2 .quern.engine.v1.SnapshotPictureH\x00R\apicture\x12<\n" +
+	"\achanges\x18\x02 \x01(\v2 .quern.engine.v1.SnapshotChangesH\x00R\achanges\x12:\n" +
+	"\theartbeat\x18\x03 \x01(\v2\x1a.quern.engine.v1.HeartbeatH\x00R\theartbeat\x121\n" +
+	"\x06behind\x18\x04 \x01(\v2\x17.quern.engine.v1.BehindH\x00R\x06behindB\a\n" +
+	"\x05event\"e\n" +
+	"\x0fSnapshotPicture\x12<\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x1e.quern.engine.v1.TableSnapshotR\tsnapshots\x12\x14\n" +
+	"\x05build\x18\x02 \x01(\tR\x05build\"e\n" +
+	"\x0fSnapshotChanges\x128\n" +
+	"\achanged\x18\x01 \x03(\v2\x1e.quern.engine.v1.TableSnapshotR\achanged\x12\x18\n" +
+	"\aremoved\x18\x02 \x03(\tR\aremoved\"\v\n" +
+	"\tHeartbeat\"\b\n" +
+	"\x06Behind*t\n" +
 	"\n" +
 	"TableState\x12\x1b\n" +
 	"\x17TABLE_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11TABLE_STATE_READY\x10\x01\x12\x1a\n" +
 	"\x16TABLE_STATE_INSPECTING\x10\x02\x12\x16\n" +
-	"\x12TABLE_STATE_BROKEN\x10\x032\xb8\x01\n" +
+	"\x12TABLE_STATE_BROKEN\x10\x032\x80\x03\n" +
 	"\x0eCatalogService\x12U\n" +
 	"\n" +
 	"ListTables\x12\".quern.engine.v1.ListTablesRequest\x1a#.quern.engine.v1.ListTablesResponse\x12O\n" +
-	"\bGetTable\x12 .quern.engine.v1.GetTableRequest\x1a!.quern.engine.v1.GetTableResponseBAZ?github.com/quern-data/quern/go-api/gen/quern/engine/v1;enginev1b\x06proto3"
+	"\bGetTable\x12 .quern.engine.v1.GetTableRequest\x1a!.quern.engine.v1.GetTableResponse\x12a\n" +
+	"\x0eCheckSnapshots\x12&.quern.engine.v1.CheckSnapshotsRequest\x1a'.quern.engine.v1.CheckSnapshotsResponse\x12c\n" +
+	"\x0eWatchSnapshots\x12&.quern.engine.v1.WatchSnapshotsRequest\x1a'.quern.engine.v1.WatchSnapshotsResponse0\x01BAZ?github.com/quern-data/quern/go-api/gen/quern/engine/v1;enginev1b\x06proto3"
 
 var (
 	file_quern_engine_v1_catalog_service_proto_rawDescOnce sync.Once
@@ -719,36 +1174,55 @@ func file_quern_engine_v1_catalog_service_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_engine_v1_catalog_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quern_engine_v1_catalog_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_quern_engine_v1_catalog_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_quern_engine_v1_catalog_service_proto_goTypes = []any{
-	(TableState)(0),            // 0: quern.engine.v1.TableState
-	(*ListTablesRequest)(nil),  // 1: quern.engine.v1.ListTablesRequest
-	(*ListTablesResponse)(nil), // 2: quern.engine.v1.ListTablesResponse
-	(*GetTableRequest)(nil),    // 3: quern.engine.v1.GetTableRequest
-	(*GetTableResponse)(nil),   // 4: quern.engine.v1.GetTableResponse
-	(*Table)(nil),              // 5: quern.engine.v1.Table
-	(*Problem)(nil),            // 6: quern.engine.v1.Problem
-	(*Column)(nil),             // 7: quern.engine.v1.Column
-	(*PassedOver)(nil),         // 8: quern.engine.v1.PassedOver
-	(*TableSnapshot)(nil),      // 9: quern.engine.v1.TableSnapshot
+	(TableState)(0),                // 0: quern.engine.v1.TableState
+	(*ListTablesRequest)(nil),      // 1: quern.engine.v1.ListTablesRequest
+	(*ListTablesResponse)(nil),     // 2: quern.engine.v1.ListTablesResponse
+	(*GetTableRequest)(nil),        // 3: quern.engine.v1.GetTableRequest
+	(*GetTableResponse)(nil),       // 4: quern.engine.v1.GetTableResponse
+	(*Table)(nil),                  // 5: quern.engine.v1.Table
+	(*Problem)(nil),                // 6: quern.engine.v1.Problem
+	(*Column)(nil),                 // 7: quern.engine.v1.Column
+	(*PassedOver)(nil),             // 8: quern.engine.v1.PassedOver
+	(*TableSnapshot)(nil),          // 9: quern.engine.v1.TableSnapshot
+	(*CheckSnapshotsRequest)(nil),  // 10: quern.engine.v1.CheckSnapshotsRequest
+	(*CheckSnapshotsResponse)(nil), // 11: quern.engine.v1.CheckSnapshotsResponse
+	(*WatchSnapshotsRequest)(nil),  // 12: quern.engine.v1.WatchSnapshotsRequest
+	(*WatchSnapshotsResponse)(nil), // 13: quern.engine.v1.WatchSnapshotsResponse
+	(*SnapshotPicture)(nil),        // 14: quern.engine.v1.SnapshotPicture
+	(*SnapshotChanges)(nil),        // 15: quern.engine.v1.SnapshotChanges
+	(*Heartbeat)(nil),              // 16: quern.engine.v1.Heartbeat
+	(*Behind)(nil),                 // 17: quern.engine.v1.Behind
 }
 var file_quern_engine_v1_catalog_service_proto_depIdxs = []int32{
-	5, // 0: quern.engine.v1.ListTablesResponse.tables:type_name -> quern.engine.v1.Table
-	8, // 1: quern.engine.v1.ListTablesResponse.passed_over:type_name -> quern.engine.v1.PassedOver
-	5, // 2: quern.engine.v1.GetTableResponse.table:type_name -> quern.engine.v1.Table
-	0, // 3: quern.engine.v1.Table.state:type_name -> quern.engine.v1.TableState
-	6, // 4: quern.engine.v1.Table.problem:type_name -> quern.engine.v1.Problem
-	7, // 5: quern.engine.v1.Table.columns:type_name -> quern.engine.v1.Column
-	7, // 6: quern.engine.v1.Column.children:type_name -> quern.engine.v1.Column
-	1, // 7: quern.engine.v1.CatalogService.ListTables:input_type -> quern.engine.v1.ListTablesRequest
-	3, // 8: quern.engine.v1.CatalogService.GetTable:input_type -> quern.engine.v1.GetTableRequest
-	2, // 9: quern.engine.v1.CatalogService.ListTables:output_type -> quern.engine.v1.ListTablesResponse
-	4, // 10: quern.engine.v1.CatalogService.GetTable:output_type -> quern.engine.v1.GetTableResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	5,  // 0: quern.engine.v1.ListTablesResponse.tables:type_name -> quern.engine.v1.Table
+	8,  // 1: quern.engine.v1.ListTablesResponse.passed_over:type_name -> quern.engine.v1.PassedOver
+	5,  // 2: quern.engine.v1.GetTableResponse.table:type_name -> quern.engine.v1.Table
+	0,  // 3: quern.engine.v1.Table.state:type_name -> quern.engine.v1.TableState
+	6,  // 4: quern.engine.v1.Table.problem:type_name -> quern.engine.v1.Problem
+	7,  // 5: quern.engine.v1.Table.columns:type_name -> quern.engine.v1.Column
+	7,  // 6: quern.engine.v1.Column.children:type_name -> quern.engine.v1.Column
+	9,  // 7: quern.engine.v1.CheckSnapshotsResponse.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	14, // 8: quern.engine.v1.WatchSnapshotsResponse.picture:type_name -> quern.engine.v1.SnapshotPicture
+	15, // 9: quern.engine.v1.WatchSnapshotsResponse.changes:type_name -> quern.engine.v1.SnapshotChanges
+	16, // 10: quern.engine.v1.WatchSnapshotsResponse.heartbeat:type_name -> quern.engine.v1.Heartbeat
+	17, // 11: quern.engine.v1.WatchSnapshotsResponse.behind:type_name -> quern.engine.v1.Behind
+	9,  // 12: quern.engine.v1.SnapshotPicture.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	9,  // 13: quern.engine.v1.SnapshotChanges.changed:type_name -> quern.engine.v1.TableSnapshot
+	1,  // 14: quern.engine.v1.CatalogService.ListTables:input_type -> quern.engine.v1.ListTablesRequest
+	3,  // 15: quern.engine.v1.CatalogService.GetTable:input_type -> quern.engine.v1.GetTableRequest
+	10, // 16: quern.engine.v1.CatalogService.CheckSnapshots:input_type -> quern.engine.v1.CheckSnapshotsRequest
+	12, // 17: quern.engine.v1.CatalogService.WatchSnapshots:input_type -> quern.engine.v1.WatchSnapshotsRequest
+	2,  // 18: quern.engine.v1.CatalogService.ListTables:output_type -> quern.engine.v1.ListTablesResponse
+	4,  // 19: quern.engine.v1.CatalogService.GetTable:output_type -> quern.engine.v1.GetTableResponse
+	11, // 20: quern.engine.v1.CatalogService.CheckSnapshots:output_type -> quern.engine.v1.CheckSnapshotsResponse
+	13, // 21: quern.engine.v1.CatalogService.WatchSnapshots:output_type -> quern.engine.v1.WatchSnapshotsResponse
+	18, // [18:22] is the sub-list for method output_type
+	14, // [14:18] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_quern_engine_v1_catalog_service_proto_init() }
@@ -758,13 +1232,19 @@ func file_quern_engine_v1_catalog_service_proto_init() {
 	}
 	file_quern_engine_v1_catalog_service_proto_msgTypes[4].OneofWrappers = []any{}
 	file_quern_engine_v1_catalog_service_proto_msgTypes[5].OneofWrappers = []any{}
+	file_quern_engine_v1_catalog_service_proto_msgTypes[12].OneofWrappers = []any{
+		(*WatchSnapshotsResponse_Picture)(nil),
+		(*WatchSnapshotsResponse_Changes)(nil),
+		(*WatchSnapshotsResponse_Heartbeat)(nil),
+		(*WatchSnapshotsResponse_Behind)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_engine_v1_catalog_service_proto_rawDesc), len(file_quern_engine_v1_catalog_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

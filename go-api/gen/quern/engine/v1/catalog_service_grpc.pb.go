@@ -21,8 +21,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	CatalogService_ListTables_FullMethodName = "/quern.engine.v1.CatalogService/ListTables"
-	CatalogService_GetTable_FullMethodName   = "/quern.engine.v1.CatalogService/GetTable"
+	CatalogService_ListTables_FullMethodName     = "/quern.engine.v1.CatalogService/ListTables"
+	CatalogService_GetTable_FullMethodName       = "/quern.engine.v1.CatalogService/GetTable"
+	CatalogService_CheckSnapshots_FullMethodName = "/quern.engine.v1.CatalogService/CheckSnapshots"
+	CatalogService_WatchSnapshots_FullMethodName = "/quern.engine.v1.CatalogService/WatchSnapshots"
 )
 
 // CatalogServiceClient is the client API for CatalogService service.
@@ -36,6 +38,11 @@ type CatalogServiceClient interface {
 	// GetTable describes one table, waiting for its inspection until the call's deadline.
 	// Fails with NOT_FOUND (TABLE_NOT_FOUND) where no table has that name.
 	GetTable(ctx context.Context, in *GetTableRequest, opts ...grpc.CallOption) (*GetTableResponse, error)
+	// CheckSnapshots looks at the sources now: a change made before the call is seen.
+	CheckSnapshots(ctx context.Context, in *CheckSnapshotsRequest, opts ...grpc.CallOption) (*CheckSnapshotsResponse, error)
+	// WatchSnapshots follows the sources: a picture first, then what changes, and a heartbeat every 250 ms.
+	// It never ends by itself while the engine serves.
+	WatchSnapshots(ctx context.Context, in *WatchSnapshotsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSnapshotsResponse], error)
 }
 
 type catalogServiceClient struct {
@@ -66,6 +73,35 @@ func (c *catalogServiceClient) GetTable(ctx context.Context, in *GetTableRequest
 	return out, nil
 }
 
+func (c *catalogServiceClient) CheckSnapshots(ctx context.Context, in *CheckSnapshotsRequest, opts ...grpc.CallOption) (*CheckSnapshotsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckSnapshotsResponse)
+	err := c.cc.Invoke(ctx, CatalogService_CheckSnapshots_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *catalogServiceClient) WatchSnapshots(ctx context.Context, in *WatchSnapshotsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchSnapshotsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &CatalogService_ServiceDesc.Streams[0], CatalogService_WatchSnapshots_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchSnapshotsRequest, WatchSnapshotsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CatalogService_WatchSnapshotsClient = grpc.ServerStreamingClient[WatchSnapshotsResponse]
+
 // CatalogServiceServer is the server API for CatalogService service.
 // All implementations must embed UnimplementedCatalogServiceServer
 // for forward compatibility.
@@ -77,6 +113,11 @@ type CatalogServiceServer interface {
 	// GetTable describes one table, waiting for its inspection until the call's deadline.
 	// Fails with NOT_FOUND (TABLE_NOT_FOUND) where no table has that name.
 	GetTable(context.Context, *GetTableRequest) (*GetTableResponse, error)
+	// CheckSnapshots looks at the sources now: a change made before the call is seen.
+	CheckSnapshots(context.Context, *CheckSnapshotsRequest) (*CheckSnapshotsResponse, error)
+	// WatchSnapshots follows the sources: a picture first, then what changes, and a heartbeat every 250 ms.
+	// It never ends by itself while the engine serves.
+	WatchSnapshots(*WatchSnapshotsRequest, grpc.ServerStreamingServer[WatchSnapshotsResponse]) error
 	mustEmbedUnimplementedCatalogServiceServer()
 }
 
@@ -92,6 +133,12 @@ func (UnimplementedCatalogServiceServer) ListTables(context.Context, *ListTables
 }
 func (UnimplementedCatalogServiceServer) GetTable(context.Context, *GetTableRequest) (*GetTableResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTable not implemented")
+}
+func (UnimplementedCatalogServiceServer) CheckSnapshots(context.Context, *CheckSnapshotsRequest) (*CheckSnapshotsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckSnapshots not implemented")
+}
+func (UnimplementedCatalogServiceServer) WatchSnapshots(*WatchSnapshotsRequest, grpc.ServerStreamingServer[WatchSnapshotsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchSnapshots not implemented")
 }
 func (UnimplementedCatalogServiceServer) mustEmbedUnimplementedCatalogServiceServer() {}
 func (UnimplementedCatalogServiceServer) testEmbeddedByValue()                        {}
@@ -150,6 +197,35 @@ func _CatalogService_GetTable_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CatalogService_CheckSnapshots_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckSnapshotsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CatalogServiceServer).CheckSnapshots(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CatalogService_CheckSnapshots_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CatalogServiceServer).CheckSnapshots(ctx, req.(*CheckSnapshotsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CatalogService_WatchSnapshots_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchSnapshotsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(CatalogServiceServer).WatchSnapshots(m, &grpc.GenericServerStream[WatchSnapshotsRequest, WatchSnapshotsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type CatalogService_WatchSnapshotsServer = grpc.ServerStreamingServer[WatchSnapshotsResponse]
+
 // CatalogService_ServiceDesc is the grpc.ServiceDesc for CatalogService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -165,7 +241,17 @@ var CatalogService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetTable",
 			Handler:    _CatalogService_GetTable_Handler,
 		},
+		{
+			MethodName: "CheckSnapshots",
+			Handler:    _CatalogService_CheckSnapshots_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchSnapshots",
+			Handler:       _CatalogService_WatchSnapshots_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "quern/engine/v1/catalog_service.proto",
 }

@@ -144,6 +144,98 @@ func (NumberStyle) EnumDescriptor() ([]byte, []int) {
 	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{1}
 }
 
+// PlanRequest holds a statement.
+type PlanRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What Execute would be asked.
+	Execute       *ExecuteRequest `protobuf:"bytes,1,opt,name=execute,proto3" json:"execute,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRequest) Reset() {
+	*x = PlanRequest{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRequest) ProtoMessage() {}
+
+func (x *PlanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
+func (*PlanRequest) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *PlanRequest) GetExecute() *ExecuteRequest {
+	if x != nil {
+		return x.Execute
+	}
+	return nil
+}
+
+// PlanResponse holds what is known of a statement before it runs.
+type PlanResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What Execute would begin with.
+	Header        *ExecuteHeader `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanResponse) Reset() {
+	*x = PlanResponse{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanResponse) ProtoMessage() {}
+
+func (x *PlanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
+func (*PlanResponse) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PlanResponse) GetHeader() *ExecuteHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
 // ExecuteRequest is one statement and how to answer it.
 type ExecuteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -161,7 +253,7 @@ type ExecuteRequest struct {
 
 func (x *ExecuteRequest) Reset() {
 	*x = ExecuteRequest{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[0]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -173,7 +265,7 @@ func (x *ExecuteRequest) String() string {
 func (*ExecuteRequest) ProtoMessage() {}
 
 func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[0]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -186,7 +278,7 @@ func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteRequest.ProtoReflect.Descriptor instead.
 func (*ExecuteRequest) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{0}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ExecuteRequest) GetSql() string {
@@ -234,7 +326,7 @@ type ExecuteResponse struct {
 
 func (x *ExecuteResponse) Reset() {
 	*x = ExecuteResponse{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[1]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -246,7 +338,7 @@ func (x *ExecuteResponse) String() string {
 func (*ExecuteResponse) ProtoMessage() {}
 
 func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[1]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -259,7 +351,7 @@ func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteResponse.ProtoReflect.Descriptor instead.
 func (*ExecuteResponse) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{1}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ExecuteResponse) GetPart() isExecuteResponse_Part {
@@ -338,7 +430,7 @@ type ExecuteHeader struct {
 
 func (x *ExecuteHeader) Reset() {
 	*x = ExecuteHeader{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[2]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +442,7 @@ func (x *ExecuteHeader) String() string {
 func (*ExecuteHeader) ProtoMessage() {}
 
 func (x *ExecuteHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[2]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +455,7 @@ func (x *ExecuteHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteHeader.ProtoReflect.Descriptor instead.
 func (*ExecuteHeader) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{2}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ExecuteHeader) GetColumns() []*Column {
@@ -411,7 +503,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[3]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +515,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[3]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +528,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{3}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Receipt) GetRows() uint64 {
@@ -471,7 +563,11 @@ var File_quern_engine_v1_query_service_proto protoreflect.FileDescriptor
 
 const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\n" +
-	"#quern/engine/v1/query_service.proto\x12\x0fquern.engine.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a%quern/engine/v1/catalog_service.proto\"\xbb\x01\n" +
+	"#quern/engine/v1/query_service.proto\x12\x0fquern.engine.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a%quern/engine/v1/catalog_service.proto\"H\n" +
+	"\vPlanRequest\x129\n" +
+	"\aexecute\x18\x01 \x01(\v2\x1f.quern.engine.v1.ExecuteRequestR\aexecute\"F\n" +
+	"\fPlanResponse\x126\n" +
+	"\x06header\x18\x01 \x01(\v2\x1e.quern.engine.v1.ExecuteHeaderR\x06header\"\xbb\x01\n" +
 	"\x0eExecuteRequest\x12\x10\n" +
 	"\x03sql\x18\x01 \x01(\tR\x03sql\x12.\n" +
 	"\x06params\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x06params\x12/\n" +
@@ -504,9 +600,10 @@ const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\vNumberStyle\x12\x1c\n" +
 	"\x18NUMBER_STYLE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NUMBER_STYLE_EXACT\x10\x01\x12\x17\n" +
-	"\x13NUMBER_STYLE_STRING\x10\x022^\n" +
+	"\x13NUMBER_STYLE_STRING\x10\x022\xa3\x01\n" +
 	"\fQueryService\x12N\n" +
-	"\aExecute\x12\x1f.quern.engine.v1.ExecuteRequest\x1a .quern.engine.v1.ExecuteResponse0\x01BAZ?github.com/quern-data/quern/go-api/gen/quern/engine/v1;enginev1b\x06proto3"
+	"\aExecute\x12\x1f.quern.engine.v1.ExecuteRequest\x1a .quern.engine.v1.ExecuteResponse0\x01\x12C\n" +
+	"\x04Plan\x12\x1c.quern.engine.v1.PlanRequest\x1a\x1d.quern.engine.v1.PlanResponseBAZ?github.com/quern-data/quern/go-api/gen/quern/engine/v1;enginev1b\x06proto3"
 
 var (
 	file_quern_engine_v1_query_service_proto_rawDescOnce sync.Once
@@ -521,34 +618,40 @@ func file_quern_engine_v1_query_service_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_engine_v1_query_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_quern_engine_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_quern_engine_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_quern_engine_v1_query_service_proto_goTypes = []any{
 	(Format)(0),             // 0: quern.engine.v1.Format
 	(NumberStyle)(0),        // 1: quern.engine.v1.NumberStyle
-	(*ExecuteRequest)(nil),  // 2: quern.engine.v1.ExecuteRequest
-	(*ExecuteResponse)(nil), // 3: quern.engine.v1.ExecuteResponse
-	(*ExecuteHeader)(nil),   // 4: quern.engine.v1.ExecuteHeader
-	(*Receipt)(nil),         // 5: quern.engine.v1.Receipt
-	(*structpb.Value)(nil),  // 6: google.protobuf.Value
-	(*Column)(nil),          // 7: quern.engine.v1.Column
-	(*TableSnapshot)(nil),   // 8: quern.engine.v1.TableSnapshot
+	(*PlanRequest)(nil),     // 2: quern.engine.v1.PlanRequest
+	(*PlanResponse)(nil),    // 3: quern.engine.v1.PlanResponse
+	(*ExecuteRequest)(nil),  // 4: quern.engine.v1.ExecuteRequest
+	(*ExecuteResponse)(nil), // 5: quern.engine.v1.ExecuteResponse
+	(*ExecuteHeader)(nil),   // 6: quern.engine.v1.ExecuteHeader
+	(*Receipt)(nil),         // 7: quern.engine.v1.Receipt
+	(*structpb.Value)(nil),  // 8: google.protobuf.Value
+	(*Column)(nil),          // 9: quern.engine.v1.Column
+	(*TableSnapshot)(nil),   // 10: quern.engine.v1.TableSnapshot
 }
 var file_quern_engine_v1_query_service_proto_depIdxs = []int32{
-	6, // 0: quern.engine.v1.ExecuteRequest.params:type_name -> google.protobuf.Value
-	0, // 1: quern.engine.v1.ExecuteRequest.format:type_name -> quern.engine.v1.Format
-	1, // 2: quern.engine.v1.ExecuteRequest.numbers:type_name -> quern.engine.v1.NumberStyle
-	4, // 3: quern.engine.v1.ExecuteResponse.header:type_name -> quern.engine.v1.ExecuteHeader
-	5, // 4: quern.engine.v1.ExecuteResponse.trailer:type_name -> quern.engine.v1.Receipt
-	7, // 5: quern.engine.v1.ExecuteHeader.columns:type_name -> quern.engine.v1.Column
-	8, // 6: quern.engine.v1.ExecuteHeader.snapshots:type_name -> quern.engine.v1.TableSnapshot
-	8, // 7: quern.engine.v1.Receipt.snapshots:type_name -> quern.engine.v1.TableSnapshot
-	2, // 8: quern.engine.v1.QueryService.Execute:input_type -> quern.engine.v1.ExecuteRequest
-	3, // 9: quern.engine.v1.QueryService.Execute:output_type -> quern.engine.v1.ExecuteResponse
-	9, // [9:10] is the sub-list for method output_type
-	8, // [8:9] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	4,  // 0: quern.engine.v1.PlanRequest.execute:type_name -> quern.engine.v1.ExecuteRequest
+	6,  // 1: quern.engine.v1.PlanResponse.header:type_name -> quern.engine.v1.ExecuteHeader
+	8,  // 2: quern.engine.v1.ExecuteRequest.params:type_name -> google.protobuf.Value
+	0,  // 3: quern.engine.v1.ExecuteRequest.format:type_name -> quern.engine.v1.Format
+	1,  // 4: quern.engine.v1.ExecuteRequest.numbers:type_name -> quern.engine.v1.NumberStyle
+	6,  // 5: quern.engine.v1.ExecuteResponse.header:type_name -> quern.engine.v1.ExecuteHeader
+	7,  // 6: quern.engine.v1.ExecuteResponse.trailer:type_name -> quern.engine.v1.Receipt
+	9,  // 7: quern.engine.v1.ExecuteHeader.columns:type_name -> quern.engine.v1.Column
+	10, // 8: quern.engine.v1.ExecuteHeader.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	10, // 9: quern.engine.v1.Receipt.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	4,  // 10: quern.engine.v1.QueryService.Execute:input_type -> quern.engine.v1.ExecuteRequest
+	2,  // 11: quern.engine.v1.QueryService.Plan:input_type -> quern.engine.v1.PlanRequest
+	5,  // 12: quern.engine.v1.QueryService.Execute:output_type -> quern.engine.v1.ExecuteResponse
+	3,  // 13: quern.engine.v1.QueryService.Plan:output_type -> quern.engine.v1.PlanResponse
+	12, // [12:14] is the sub-list for method output_type
+	10, // [10:12] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_quern_engine_v1_query_service_proto_init() }
@@ -557,7 +660,7 @@ func file_quern_engine_v1_query_service_proto_init() {
 		return
 	}
 	file_quern_engine_v1_catalog_service_proto_init()
-	file_quern_engine_v1_query_service_proto_msgTypes[1].OneofWrappers = []any{
+	file_quern_engine_v1_query_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*ExecuteResponse_Header)(nil),
 		(*ExecuteResponse_Chunk)(nil),
 		(*ExecuteResponse_Trailer)(nil),
@@ -568,7 +671,7 @@ func file_quern_engine_v1_query_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_engine_v1_query_service_proto_rawDesc), len(file_quern_engine_v1_query_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

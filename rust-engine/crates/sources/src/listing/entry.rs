@@ -3,8 +3,11 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
+
+use super::settle::{self, FileSystems};
 
 /// What a file holds, by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,7 +82,12 @@ pub struct ListedFile {
     /// When the content was last changed, by the file system's word.
     pub modified: DateTime<Utc>,
     /// The identity: device, inode, size, and the times of the last change to content and to inode, in nanoseconds.
+    /// While the file is not settled, with a word that no other listing has.
     pub etag: String,
+    /// The identity alone, which a later look is compared with.
+    pub(crate) identity: String,
+    /// Whether a change after the listing would surely show in the identity.
+    pub settled: bool,
     /// The format.
     pub format: FileFormat,
     /// The extension without its dot, in lower case.
@@ -91,12 +99,22 @@ pub struct ListedFile {
 }
 
 impl ListedFile {
-    pub(crate) fn new(path: PathBuf, shown: String, metadata: &Metadata, name: &ParsedName<'_>) -> Self {
+    pub(super) fn new(
+        path: PathBuf,
+        shown: String,
+        metadata: &Metadata,
+        name: &ParsedName<'_>,
+        systems: &FileSystems,
+    ) -> Self {
+        let identity = identity(metadata);
+        let settled = systems.settled(metadata, SystemTime::now());
         Self {
             shown,
             size: metadata.len(),
             modified: metadata.modified().map(DateTime::from).unwrap_or_default(),
-            etag: identity(metadata),
+            etag: if settled { identity.clone() } else { format!("{identity}-{}", settle::once()) },
+            identity,
+            settled,
             format: name.format,
             extension: name.extension,
             compression: name.compression,

@@ -11,6 +11,7 @@ use quern_core::{EngineError, Reason};
 
 use super::MAX_FILES_PER_TABLE;
 use super::entry::{ListedFile, parse_name};
+use super::settle::FileSystems;
 
 /// How deep folders below a table's folder may be nested.
 const MAX_DEPTH: usize = 32;
@@ -30,14 +31,39 @@ pub(super) enum RootEntryKind {
     Unreadable(EngineError),
 }
 
-type PassedOver = Vec<(String, String)>;
+/// What a walk notices beside tables.
+pub(super) struct Notes<'a> {
+    /// The file systems it walks over.
+    pub(super) systems: &'a FileSystems,
+    /// What was passed over, with the reason.
+    pub(super) passed_over: Vec<(String, String)>,
+    /// Whether something can change without a change in the folders walked: symbolic and hard links, and file systems
+    /// that others may write to.
+    pub(super) unwatchable: bool,
+}
+
+impl<'a> Notes<'a> {
+    pub(super) fn new(systems: &'a FileSystems) -> Self {
+        Self { systems, passed_over: Vec::new(), unwatchable: false }
+    }
+
+    fn pass(&mut self, what: String, why: &str) {
+        self.passed_over.push((what, why.to_owned()));
+    }
+
+    fn look_at(&mut self, child: &Child, metadata: &Metadata) {
+        let linked = child.is_link || (metadata.is_file() && metadata.nlink() > 1);
+        self.unwatchable |= linked || !self.systems.watchable(metadata);
+    }
+}
 
 /// The entries of one source folder that may be tables. Fails where the folder itself can't be listed.
-pub(super) fn root_entries(root: &Path, passed_over: &mut PassedOver) -> Result<Vec<RootEntry>, EngineError> {
+pub(super) fn root_entries(root: &Path, notes: &mut Notes<'_>) -> Result<Vec<RootEntry>, EngineError> {
     let mut entries = Vec::new();
-    for path in sorted_children(root).map_err(|e| {
+    for child in sorted_children(root).map_err(|e| {
         EngineError::new(Reason::FileUnreadable, format!("the source folder can't be listed: {}", cause(&e)))
     })? {
+        let path = child.path.clone();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if is_skipped(&name) {
             continue;
@@ -46,8 +72,9 @@ pub(super) fn root_entries(root: &Path, passed_over: &mut PassedOver) -> Result<
         let metadata = match fs::metadata(&path) {
             Ok(metadata) => metadata,
             Err(e) => {
+                notes.unwatchable |= child.is_link;
                 if let Some(reason) = broken_link(&path, &e) {
-                    passed_over.push((name, reason));
+                    notes.passed_over.push((name, reason));
                 } else if let Some(parsed) = parsed {
                     entries.push(RootEntry {
                         base_name: table_name(parsed.stem),
@@ -59,6 +86,7 @@ pub(super) fn root_entries(root: &Path, passed_over: &mut PassedOver) -> Result<
                 continue;
             }
         };
+        notes.look_at(&child, &metadata);
         if metadata.is_dir() {
             entries.push(RootEntry {
                 base_name: table_name(&name),
@@ -68,13 +96,14 @@ pub(super) fn root_entries(root: &Path, passed_over: &mut PassedOver) -> Result<
             });
         } else if let (true, Some(parsed)) = (metadata.is_file(), parsed) {
             if metadata.len() == 0 {
-                passed_over.push((name, "the file is empty".to_owned()));
+                notes.pass(name, "the file is empty");
                 continue;
             }
+            let file = ListedFile::new(path, name.clone(), &metadata, &parsed, notes.systems);
             entries.push(RootEntry {
                 base_name: table_name(parsed.stem),
                 suffix: parsed.suffix.clone(),
-                kind: RootEntryKind::Files(vec![ListedFile::new(path, name.clone(), &metadata, &parsed)]),
+                kind: RootEntryKind::Files(vec![file]),
                 shown: name,
             });
         }
@@ -83,32 +112,31 @@ pub(super) fn root_entries(root: &Path, passed_over: &mut PassedOver) -> Result<
 }
 
 /// Walks a folder entry; `None` where it holds no data and so is no table.
-pub(super) fn expand(entry: RootEntry, passed_over: &mut PassedOver) -> Option<RootEntry> {
+pub(super) fn expand(entry: RootEntry, notes: &mut Notes<'_>) -> Option<RootEntry> {
     let RootEntryKind::Folder(path) = &entry.kind else { return Some(entry) };
-    let mut walk = Walk { files: Vec::new(), ancestors: HashSet::new(), passed_over: Vec::new() };
+    let passed_before = notes.passed_over.len();
+    let mut walk = Walk { files: Vec::new(), ancestors: HashSet::new(), notes };
     let kind = match walk.folder(path, &entry.shown, &[], 0) {
         Err(error) => RootEntryKind::Unreadable(error),
         Ok(()) if walk.files.is_empty() => {
-            if walk.passed_over.is_empty() {
-                walk.passed_over.push((entry.shown.clone(), "the folder holds no data files".to_owned()));
+            if notes.passed_over.len() == passed_before {
+                notes.pass(entry.shown.clone(), "the folder holds no data files");
             }
-            passed_over.append(&mut walk.passed_over);
             return None;
         }
         Ok(()) => RootEntryKind::Files(walk.files),
     };
-    passed_over.append(&mut walk.passed_over);
     Some(RootEntry { kind, ..entry })
 }
 
-struct Walk {
+struct Walk<'n, 's> {
     files: Vec<ListedFile>,
     /// The folders from the table's folder down to the current one, by device and inode.
     ancestors: HashSet<(u64, u64)>,
-    passed_over: PassedOver,
+    notes: &'n mut Notes<'s>,
 }
 
-impl Walk {
+impl Walk<'_, '_> {
     fn folder(
         &mut self,
         path: &Path,
@@ -119,11 +147,11 @@ impl Walk {
         let metadata = fs::metadata(path).map_err(|e| unreadable(shown, &e))?;
         let id = (metadata.dev(), metadata.ino());
         if depth > MAX_DEPTH || !self.ancestors.insert(id) {
-            self.passed_over.push((shown.to_owned(), "a symbolic link loops, or folders nest too deeply".to_owned()));
+            self.notes.pass(shown.to_owned(), "a symbolic link loops, or folders nest too deeply");
             return Ok(());
         }
         for child in sorted_children(path).map_err(|e| unreadable(shown, &e))? {
-            let name = child.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = child.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if !is_skipped(&name) {
                 self.child(&child, &name, &format!("{shown}/{name}"), partitions, depth)?;
             }
@@ -134,19 +162,21 @@ impl Walk {
 
     fn child(
         &mut self,
-        path: &Path,
+        child: &Child,
         name: &str,
         shown: &str,
         partitions: &[(String, String)],
         depth: usize,
     ) -> Result<(), EngineError> {
+        let path = child.path.as_path();
         let parsed = parse_name(name);
         let metadata: Metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(e) => {
+                self.notes.unwatchable |= child.is_link;
                 return match broken_link(path, &e) {
                     Some(reason) => {
-                        self.passed_over.push((shown.to_owned(), reason));
+                        self.notes.passed_over.push((shown.to_owned(), reason));
                         Ok(())
                     }
                     None if parsed.is_some() => Err(unreadable(shown, &e)),
@@ -154,6 +184,7 @@ impl Walk {
                 };
             }
         };
+        self.notes.look_at(child, &metadata);
         if metadata.is_dir() {
             let mut below = partitions.to_vec();
             below.extend(name.split_once('=').map(|(key, value)| (key.to_owned(), decode_value(value))));
@@ -161,7 +192,7 @@ impl Walk {
         }
         let (true, Some(parsed)) = (metadata.is_file(), parsed) else { return Ok(()) };
         if metadata.len() == 0 {
-            self.passed_over.push((shown.to_owned(), "the file is empty".to_owned()));
+            self.notes.pass(shown.to_owned(), "the file is empty");
             return Ok(());
         }
         if self.files.len() == MAX_FILES_PER_TABLE {
@@ -170,7 +201,7 @@ impl Walk {
                 format!("a table may have at most {MAX_FILES_PER_TABLE} files; split the folder"),
             ));
         }
-        let mut file = ListedFile::new(path.to_owned(), shown.to_owned(), &metadata, &parsed);
+        let mut file = ListedFile::new(path.to_owned(), shown.to_owned(), &metadata, &parsed, self.notes.systems);
         file.partitions = partitions.to_vec();
         self.files.push(file);
         Ok(())
@@ -200,9 +231,19 @@ fn decode_value(value: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-fn sorted_children(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut children = fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
-    children.sort();
+/// An entry of a folder, as the folder has it.
+struct Child {
+    path: PathBuf,
+    is_link: bool,
+}
+
+fn sorted_children(path: &Path) -> io::Result<Vec<Child>> {
+    let child = |entry: fs::DirEntry| Child {
+        path: entry.path(),
+        is_link: entry.file_type().is_ok_and(|kind| kind.is_symlink()),
+    };
+    let mut children = fs::read_dir(path)?.map(|e| e.map(child)).collect::<io::Result<Vec<_>>>()?;
+    children.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(children)
 }
 

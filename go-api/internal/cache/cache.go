@@ -1,0 +1,491 @@
+// Package cache is the front cache: complete answers in memory, each with the snapshots that it was made from. Nothing
+// is ever invalidated: an answer is given only while each of those tables still has that snapshot, so there is no race
+// to lose. It knows neither HTTP nor gRPC, neither SQL nor formats.
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+)
+
+// Policy is how a request lets itself be answered, after the request directives of RFC 9111, 5.2.1.
+type Policy int
+
+// The policies.
+const (
+	// Use takes what is in memory where the watch vouches for it.
+	Use Policy = iota
+	// Revalidate asks the sources first (no-cache, max-age=0).
+	Revalidate
+	// Bypass neither reads nor stores (no-store).
+	Bypass
+	// OnlyStored never executes (only-if-cached).
+	OnlyStored
+)
+
+// ErrNotStored answers OnlyStored where nothing in memory may be given.
+var ErrNotStored = errors.New("nothing stored may be given")
+
+// Forward is why a request was not answered from memory, in the words of RFC 9211, 2.2.
+type Forward string
+
+// The reasons.
+const (
+	NotForwarded Forward = ""
+	Missing      Forward = "uri-miss"
+	Stale        Forward = "stale"
+	Asked        Forward = "request"
+	Passed       Forward = "bypass"
+)
+
+// Status says how an answer came about.
+type Status struct {
+	// Forward is why it is not a hit.
+	Forward Forward
+	// Confirmed says that the stored answer was given after the sources were asked.
+	Confirmed bool
+	// Collapsed says that it shares another request's execution.
+	Collapsed bool
+	// Stored says that it was stored.
+	Stored bool
+	// Shared says that the shared level had it.
+	Shared bool
+}
+
+// Request is one request for an answer.
+type Request struct {
+	// Key names it.
+	Key Key
+	// Spelling is the text that its failures may refer to: only requests of one spelling share them.
+	Spelling string
+	// Policy is how it may be answered.
+	Policy Policy
+	// Execute starts it. The context is not the request's own: the execution may outlive it.
+	Execute func(ctx context.Context) (Execution, error)
+	// Timeout bounds the execution.
+	Timeout time.Duration
+}
+
+// Options bound a cache.
+type Options struct {
+	// Bytes is how much memory all entries may take together.
+	Bytes int64
+	// MaxEntry is how much one answer may have and still be stored.
+	MaxEntry int64
+	// Shared is the level that a fleet has together, nil where there is none.
+	Shared Shared
+	// Lasting says whether a failure lies in the request, so that everyone who asks the same shares it, and not in the
+	// asker's time or the state of the system.
+	Lasting func(error) bool
+}
+
+// Cache is the front cache.
+type Cache struct {
+	sources   Sources
+	shared    Shared
+	entries   *otter.Cache[Key, *Entry]
+	headers   *otter.Cache[Key, known]
+	lasting   func(error) bool
+	maxEntry  int64
+	maxFlying int64
+	// flying is how many bytes the flights hold.
+	flying   atomic.Int64
+	counters Counters
+
+	mu      sync.Mutex
+	flights map[Key]*flight
+}
+
+// known is what is remembered of a request: which tables it reads, and on which snapshots its answer was too large.
+type known struct {
+	tables    []string
+	cacheable bool
+	large     []Snapshot
+}
+
+const (
+	// knownBytes bounds what is remembered of requests.
+	knownBytes = 8 << 20
+	// knownOverhead is one memory of a request without its names.
+	knownOverhead = 256
+	// smallEntry is what the smallest usual entry takes.
+	smallEntry = 1 << 10
+	// flyingShare is the part of the cache's size that flights may hold together.
+	flyingShare = 16
+)
+
+// New returns an empty cache.
+func New(sources Sources, options Options) (*Cache, error) {
+	c := &Cache{
+		sources:   sources,
+		shared:    options.Shared,
+		lasting:   options.Lasting,
+		maxEntry:  min(options.MaxEntry, options.Bytes),
+		maxFlying: max(options.Bytes/flyingShare, options.MaxEntry),
+		flights:   map[Key]*flight{},
+	}
+	var err error
+	c.entries, err = otter.New(&otter.Options[Key, *Entry]{
+		MaximumWeight: uint64(max(options.Bytes, 0)),
+		// How often each key is asked for is counted from the start then, not only once the cache is half full: a
+		// scan could drive out what was hot before.
+		InitialCapacity: int(max(options.Bytes/smallEntry, 1)),
+		Weigher:         func(_ Key, entry *Entry) uint32 { return entry.weight() },
+		OnDeletion: func(event otter.DeletionEvent[Key, *Entry]) {
+			if event.WasEvicted() {
+				c.counters.Evictions.Add(1)
+			}
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up the cache: %w", err)
+	}
+	c.headers, err = otter.New(&otter.Options[Key, known]{
+		MaximumWeight: knownBytes,
+		Weigher:       func(_ Key, k known) uint32 { return k.weight() },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up the cache: %w", err)
+	}
+	return c, nil
+}
+
+func (k known) weight() uint32 {
+	total := knownOverhead
+	for _, table := range k.tables {
+		total += len(table) + 16
+	}
+	for _, snapshot := range k.large {
+		total += len(snapshot.ID) + 2*16
+	}
+	return uint32(total)
+}
+
+// Answer is an answer under way. Close must be called.
+type Answer struct {
+	// Status says how it came about.
+	Status Status
+	// Header is what it is made from.
+	Header Header
+	// Tag names it; empty where it can't be named.
+	Tag Tag
+
+	cache     *Cache
+	key       Key
+	entry     *Entry
+	given     bool
+	reader    *reader
+	execution Execution
+}
+
+// Hit returns an answer from memory where the watch vouches for it, else nil. It asks nobody and waits for nothing.
+func (c *Cache) Hit(request Request) *Answer {
+	if request.Policy != Use && request.Policy != OnlyStored {
+		return nil
+	}
+	picture, live := c.sources.Picture()
+	if !live {
+		return nil
+	}
+	key := request.Key.with(picture.Build)
+	entry, ok := c.entries.GetIfPresent(key)
+	if !ok || !picture.holds(entry.Header.Snapshots) {
+		return nil
+	}
+	c.counters.Hits.Add(1)
+	return &Answer{cache: c, key: key, Header: entry.Header, Tag: entry.Tag, entry: entry}
+}
+
+// Do answers a request. It returns once there is something to give; what fails before that is an error.
+func (c *Cache) Do(ctx context.Context, request Request) (*Answer, error) {
+	if picture, _ := c.sources.Picture(); picture != nil {
+		request.Key = request.Key.with(picture.Build)
+	}
+	if request.Policy == Bypass {
+		c.counters.Bypassed.Add(1)
+		return c.direct(ctx, request, Asked)
+	}
+	arrived := time.Now()
+	status := Status{Forward: Missing}
+	if entry, ok := c.entries.GetIfPresent(request.Key); ok {
+		found, err := c.judge(ctx, entry.Header.Snapshots, entry.came, request.Policy == Revalidate)
+		if err != nil {
+			return nil, err
+		}
+		if found != outdated {
+			return c.hit(request, entry, found), nil
+		}
+		c.counters.Stale.Add(1)
+		status.Forward = Stale
+	} else {
+		c.counters.Misses.Add(1)
+	}
+	if request.Policy == OnlyStored {
+		return nil, ErrNotStored
+	}
+	if c.isAlone(request.Key) {
+		c.counters.Bypassed.Add(1)
+		return c.direct(ctx, request, Passed)
+	}
+	return c.fly(ctx, request, status, arrived)
+}
+
+func (c *Cache) hit(request Request, entry *Entry, found verdict) *Answer {
+	c.counters.Hits.Add(1)
+	status := Status{Confirmed: found == confirmed}
+	switch {
+	case !status.Confirmed:
+	case request.Policy == Revalidate:
+		status.Forward = Asked
+	default:
+		status.Forward = Stale
+	}
+	return &Answer{cache: c, key: request.Key, Status: status, Header: entry.Header, Tag: entry.Tag, entry: entry}
+}
+
+// direct executes for one asker alone.
+func (c *Cache) direct(ctx context.Context, request Request, why Forward) (*Answer, error) {
+	execution, err := request.Execute(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer := &Answer{cache: c, key: request.Key, Status: Status{Forward: why}, Header: execution.Header(), execution: execution}
+	if answer.Header.Cacheable {
+		answer.Tag = tagOf(request.Key, answer.Header.Snapshots)
+	}
+	return answer, nil
+}
+
+// fly joins a flight or starts one. What a flight gives to one who joined it late was current at some time after that
+// one arrived; otherwise, and when it fails for a reason that is not theirs, they get a flight of their own.
+func (c *Cache) fly(ctx context.Context, request Request, status Status, arrived time.Time) (*Answer, error) {
+	picture, live := c.sources.Picture()
+	if !live {
+		picture = nil
+	}
+	notBefore := time.Time{}
+	if request.Policy == Revalidate {
+		notBefore = arrived
+	}
+	for {
+		flight, reader, joined := c.board(ctx, request, notBefore)
+		err := reader.await(ctx)
+		if err == nil && joined {
+			err = c.share(ctx, flight, picture, arrived)
+		}
+		if err == nil {
+			status.Collapsed = joined
+			if joined {
+				c.counters.Collapsed.Add(1)
+			}
+			return c.aboard(request.Key, flight, reader, status), nil
+		}
+		reader.leave()
+		if errors.Is(err, errVolatile) {
+			return c.direct(ctx, request, Passed)
+		}
+		if !joined || ctx.Err() != nil || (!errors.Is(err, errOutdated) && flight.concerns(request, err)) {
+			return nil, err
+		}
+		notBefore = time.Now()
+	}
+}
+
+var (
+	// errOutdated says that a flight's snapshots were replaced before its reader asked.
+	errOutdated = errors.New("the flight is older than the change")
+	// errVolatile says that each asker must get an answer of their own.
+	errVolatile = errors.New("the answer differs from call to call")
+)
+
+// share fails with errVolatile or errOutdated where one who joined a flight may not have what it gives. arrival is the
+// picture that was relied on when they asked, or nil.
+func (c *Cache) share(ctx context.Context, f *flight, arrival *Picture, arrived time.Time) error {
+	f.mu.Lock()
+	header := *f.header
+	f.mu.Unlock()
+	if !header.Cacheable {
+		return errVolatile
+	}
+	// What began after they asked has looked at the sources after they asked.
+	if !f.started.Before(arrived) || arrival != nil && arrival.holds(header.Snapshots) {
+		return nil
+	}
+	found, err := c.judge(ctx, header.Snapshots, f.started, false)
+	if err == nil && found == outdated {
+		return errOutdated
+	}
+	return err
+}
+
+// concerns says whether a flight's failure is that of everyone who asks the same. One who ran out of time or went away
+// speaks for nobody else.
+func (f *flight) concerns(request Request, err error) bool {
+	return f.spelling == request.Spelling && f.cache.lasting(err)
+}
+
+func (c *Cache) aboard(key Key, f *flight, r *reader, status Status) *Answer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	answer := &Answer{cache: c, key: key, Status: status, Header: *f.header, entry: f.entry, reader: r}
+	answer.Status.Stored = f.entry != nil && answer.Header.Cacheable
+	answer.Status.Shared = f.shared
+	if answer.Header.Cacheable {
+		answer.Tag = tagOf(key, answer.Header.Snapshots)
+	}
+	return answer
+}
+
+// board returns a place in a flight that began no earlier than notBefore, and whether another one began it.
+func (c *Cache) board(ctx context.Context, request Request, notBefore time.Time) (*flight, *reader, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known := c.flights[request.Key]; known != nil && !known.started.Before(notBefore) {
+		if reader := known.join(); reader != nil {
+			return known, reader, true
+		}
+	}
+	// The execution keeps the request's identity for the logs, and not its end: others may still be reading.
+	run, stop := context.WithTimeout(context.WithoutCancel(ctx), request.Timeout)
+	f := &flight{
+		cache: c, key: request.Key, spelling: request.Spelling, started: time.Now(), stop: stop,
+		progress: make(chan struct{}), readers: map[*reader]struct{}{},
+	}
+	reader := f.join()
+	c.flights[request.Key] = f
+	c.counters.Flights.Add(1)
+	go f.run(run, request)
+	return f, reader, false
+}
+
+// forget takes a flight off the list of those that can be joined.
+func (c *Cache) forget(f *flight) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.flights[f.key] == f {
+		delete(c.flights, f.key)
+	}
+}
+
+// tooLarge counts a flight whose answer will not be stored. One that is too large, and not only now, is remembered as
+// long as its snapshots stay.
+func (c *Cache) tooLarge(key Key, header Header, always bool) {
+	c.counters.TooLarge.Add(1)
+	if always {
+		c.headers.Set(key, known{tables: tables(header.Snapshots), cacheable: header.Cacheable, large: header.Snapshots})
+	}
+}
+
+// isAlone says that a request's answer can't be stored, so that it is executed for its asker alone.
+func (c *Cache) isAlone(key Key) bool {
+	k, ok := c.headers.GetIfPresent(key)
+	if !ok {
+		return false
+	}
+	if !k.cacheable {
+		return true
+	}
+	picture, live := c.sources.Picture()
+	return k.large != nil && live && picture.holds(k.large)
+}
+
+func (c *Cache) learn(key Key, header Header) {
+	c.headers.Set(key, known{tables: tables(header.Snapshots), cacheable: header.Cacheable})
+}
+
+func (c *Cache) store(key Key, entry *Entry) {
+	if !entry.Header.Cacheable {
+		c.counters.Volatile.Add(1)
+		return
+	}
+	c.entries.Set(key, entry)
+}
+
+// Tag returns the tag that the answer to a request would have now, without executing it; false where it can't be told.
+// plan asks the engine what the request reads, where that is not known yet.
+func (c *Cache) Tag(ctx context.Context, request Request, plan func(context.Context) (Header, error)) (Tag, bool, error) {
+	key := request.Key
+	if picture, _ := c.sources.Picture(); picture != nil {
+		key = key.with(picture.Build)
+	}
+	k, ok := c.headers.GetIfPresent(key)
+	if !ok {
+		header, err := plan(ctx)
+		if err != nil {
+			return "", false, err
+		}
+		c.learn(key, header)
+		return tagOf(key, header.Snapshots), header.Cacheable, nil
+	}
+	if !k.cacheable {
+		return "", false, nil
+	}
+	snapshots, ok := c.present(ctx, k.tables, request.Policy == Revalidate)
+	return tagOf(key, snapshots), ok, nil
+}
+
+// Entry returns the whole answer where it is in memory, nil otherwise.
+func (a *Answer) Entry() *Entry { return a.entry }
+
+// Encoded returns the whole answer in a coding. The answer has an Entry.
+func (a *Answer) Encoded(coding Coding) ([]byte, error) {
+	body, made, err := a.entry.encoded(coding)
+	if made && err == nil {
+		a.cache.counters.Encoded.Add(1)
+		// What is held has grown; to set it again is to weigh it again.
+		a.cache.entries.ComputeIfPresent(a.key, func(old *Entry) (*Entry, otter.ComputeOp) {
+			if old != a.entry {
+				return old, otter.CancelOp
+			}
+			return old, otter.WriteOp
+		})
+	}
+	return body, err
+}
+
+// Next returns the next bytes, or io.EOF after the last. Nobody writes to them.
+func (a *Answer) Next(ctx context.Context) ([]byte, error) {
+	switch {
+	case a.entry != nil:
+		if a.given || len(a.entry.Body) == 0 {
+			return nil, io.EOF
+		}
+		a.given = true
+		return a.entry.Body, nil
+	case a.execution != nil:
+		return a.execution.Next()
+	default:
+		return a.reader.read(ctx)
+	}
+}
+
+// Receipt returns the receipt of an answer that was read to its end, or is whole.
+func (a *Answer) Receipt() Receipt {
+	switch {
+	case a.entry != nil:
+		return a.entry.Receipt
+	case a.execution != nil:
+		return a.execution.Receipt()
+	default:
+		a.reader.flight.mu.Lock()
+		defer a.reader.flight.mu.Unlock()
+		return a.reader.flight.receipt
+	}
+}
+
+// Close gives the answer up.
+func (a *Answer) Close() {
+	if a.execution != nil {
+		a.execution.Close()
+	}
+	if a.reader != nil {
+		a.reader.leave()
+	}
+}

@@ -1,0 +1,63 @@
+package rest
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/maypok86/otter/v2"
+
+	"github.com/quern-data/quern/go-api/internal/service"
+)
+
+const (
+	// checkedBytes bounds the memory of requests that were checked.
+	checkedBytes = 16 << 20
+	// checkedMost is the longest request that is remembered.
+	checkedMost = 4 << 10
+	// checkedOverhead is what one takes beside its text: the parsed request and its statement, which are copies.
+	checkedOverhead = 2 << 10
+)
+
+// asked is a request as it came, before anyone has read it.
+type asked struct{ method, query, accept string }
+
+// checked remembers what requests mean, so that the same bytes are not read and checked again: that would be most of
+// the work of an answer from memory. What a request means never changes.
+type checked = otter.Cache[asked, *service.Query]
+
+func newChecked() (*checked, error) {
+	memory, err := otter.New(&otter.Options[asked, *service.Query]{
+		MaximumWeight: checkedBytes,
+		Weigher: func(request asked, _ *service.Query) uint32 {
+			return uint32(checkedOverhead + 3*(len(request.query)+len(request.accept)))
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("set up the memory of requests: %w", err)
+	}
+	return memory, nil
+}
+
+// check reads and checks a request, or remembers what it means.
+func (a *api) check(route *route, w http.ResponseWriter, r *http.Request) (*service.Query, error) {
+	key := asked{method: r.Method, query: r.URL.RawQuery, accept: strings.Join(r.Header["Accept"], ",")}
+	memorable := !route.hasBody && len(key.query)+len(key.accept) <= checkedMost
+	if memorable {
+		if query, ok := a.checked.GetIfPresent(key); ok {
+			return query, nil
+		}
+	}
+	request, err := readQuery(route, w, r)
+	if err != nil {
+		return nil, err
+	}
+	query, err := a.queries.Check(request, formatByAccept(r.Header))
+	if err != nil {
+		return nil, err
+	}
+	if memorable {
+		a.checked.Set(key, query)
+	}
+	return query, nil
+}

@@ -1,0 +1,252 @@
+package rest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/quern-data/quern/go-api/internal/cache"
+	"github.com/quern-data/quern/go-api/internal/service"
+	"github.com/quern-data/quern/go-api/internal/telemetry"
+)
+
+const (
+	headerReceipt = "Quern-Receipt"
+	// flushAfter is how much of a result is gathered before it is pushed out. The engine's chunks are larger, all but
+	// a result's first and last one; the response's end pushes out the last at once.
+	flushAfter = 16 << 10
+	// varies names the request headers that choose a result's representation.
+	varies = "Accept, Accept-Encoding"
+	// storable lets whoever keeps a result use it again only after asking whether it still holds.
+	storable = "private, no-cache"
+)
+
+// varyLine and storableLine are shared by all responses; whoever adds to a header's lines gets a copy.
+var (
+	varyLine     = []string{varies}
+	storableLine = []string{storable}
+	hitLine      = []string{service.CacheStatus(cache.Status{})}
+	typeLines    = func() map[string][]string {
+		lines := map[string][]string{}
+		for _, format := range service.Formats {
+			lines[format.MediaType] = []string{format.MediaType}
+		}
+		return lines
+	}()
+)
+
+// query answers a request for a result. An error is returned only while nothing has been written.
+func (a *api) query(ex *exchange, route *route, w http.ResponseWriter, r *http.Request) error {
+	header := w.Header()
+	if header["Vary"] == nil {
+		header["Vary"] = varyLine
+	} else {
+		header.Add("Vary", varies)
+	}
+	query, err := a.check(route, w, r)
+	if err != nil {
+		return err
+	}
+	if directives := directives(r.Header); directives != "" {
+		query = query.With(directives)
+	}
+	coding := cache.Identity
+	if !query.Format.Binary {
+		coding = codingByAccept(r.Header)
+	}
+	reply := reply{ex: ex, w: w, query: query, coding: coding}
+	conditions := r.Header["If-None-Match"]
+	if answer := query.Hit(); answer != nil {
+		return reply.answer(r.Context(), r.Method, answer, conditions)
+	}
+	ctx, cancel := context.WithTimeout(metadata.NewIncomingContext(r.Context(), ex.Identity.Metadata()), query.Timeout)
+	defer cancel()
+	if len(conditions) > 0 || r.Method == http.MethodHead {
+		if done, err := reply.withoutExecution(ctx, r.Method, conditions); done || err != nil {
+			return err
+		}
+	}
+	answer, err := query.Do(ctx)
+	if err != nil {
+		return err
+	}
+	defer answer.Close()
+	return reply.answer(ctx, r.Method, answer, conditions)
+}
+
+// directives returns the request's cache directives. Pragma counts only in their absence (RFC 9111, 5.4).
+func directives(header http.Header) string {
+	lines := header["Cache-Control"]
+	if len(lines) == 0 && strings.EqualFold(header.Get("Pragma"), "no-cache") {
+		return "no-cache"
+	}
+	return strings.Join(lines, ",")
+}
+
+// reply is one answer to be sent.
+type reply struct {
+	ex     *exchange
+	w      http.ResponseWriter
+	query  *service.Query
+	coding cache.Coding
+}
+
+// withoutExecution answers HEAD, and a request whose condition does not hold, from the tag alone. It says whether it
+// has answered.
+func (p *reply) withoutExecution(ctx context.Context, method string, conditions []string) (bool, error) {
+	tag, known, err := p.query.Tag(ctx)
+	if err != nil {
+		return false, err
+	}
+	if known && matches(conditions, string(tag)) {
+		p.status(cache.Status{})
+		p.notModified(tag)
+		return true, nil
+	}
+	if method != http.MethodHead {
+		return false, nil
+	}
+	p.status(cache.Status{Forward: cache.Missing})
+	p.describe(tag, known)
+	p.w.WriteHeader(http.StatusOK)
+	return true, nil
+}
+
+func (p *reply) status(status cache.Status) {
+	lines := hitLine
+	if status != (cache.Status{}) {
+		lines = []string{service.CacheStatus(status)}
+	}
+	p.ex.cache = lines[0]
+	p.w.Header()["Cache-Status"] = lines
+}
+
+// describe sets the headers that every result has.
+func (p *reply) describe(tag cache.Tag, tagged bool) {
+	header := p.w.Header()
+	header["Content-Type"] = typeLines[p.query.Format.MediaType]
+	if !tagged {
+		// Nobody could ask later whether it still holds.
+		header["Cache-Control"] = []string{"no-store"}
+		return
+	}
+	header["Etag"] = []string{p.coding.Tag(tag)}
+	header["Cache-Control"] = storableLine
+}
+
+// notModified answers 304 (RFC 9110, 15.4.5).
+func (p *reply) notModified(tag cache.Tag) {
+	p.describe(tag, true)
+	delete(p.w.Header(), "Content-Type")
+	p.w.WriteHeader(http.StatusNotModified)
+}
+
+// answer sends a result. Nothing is written before the first byte of the body is there.
+func (p *reply) answer(ctx context.Context, method string, answer *cache.Answer, conditions []string) error {
+	p.status(answer.Status)
+	tagged := answer.Tag != "" && answer.Header.Cacheable
+	if tagged && matches(conditions, string(answer.Tag)) {
+		p.notModified(answer.Tag)
+		return nil
+	}
+	if entry := answer.Entry(); entry != nil {
+		p.ex.rows = int64(min(entry.Receipt.Rows, math.MaxInt64))
+		return p.whole(method, answer, tagged)
+	}
+	p.describe(answer.Tag, tagged)
+	if p.coding != cache.Identity {
+		p.w.Header().Set("Content-Encoding", p.coding.String())
+	}
+	if !p.query.Format.Envelope {
+		p.w.Header().Add("Trailer", headerReceipt)
+	}
+	if err := p.stream(ctx, answer); err != nil {
+		// Part of it was sent: nobody may take it for the whole.
+		telemetry.Logger(ctx).WarnContext(ctx, "result failed midway, aborting the connection", "error", p.query.Outward(ctx, err))
+		panic(http.ErrAbortHandler)
+	}
+	p.ex.rows = int64(min(answer.Receipt().Rows, math.MaxInt64))
+	return p.seal(answer)
+}
+
+// whole sends a result that is in memory.
+func (p *reply) whole(method string, answer *cache.Answer, tagged bool) error {
+	if len(answer.Entry().Body) < smallBody {
+		p.coding = cache.Identity
+	}
+	body, err := answer.Encoded(p.coding)
+	if err != nil {
+		return err
+	}
+	p.describe(answer.Tag, tagged)
+	header := p.w.Header()
+	if p.coding != cache.Identity {
+		header["Content-Encoding"] = []string{p.coding.String()}
+	}
+	if p.query.Format.Envelope || method == http.MethodHead {
+		header["Content-Length"] = []string{strconv.Itoa(len(body))}
+	} else {
+		header.Add("Trailer", headerReceipt)
+	}
+	p.w.WriteHeader(http.StatusOK)
+	if method == http.MethodHead {
+		return nil
+	}
+	if _, err := p.w.Write(body); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	return p.seal(answer)
+}
+
+// seal adds the receipt's trailer where the body does not carry the receipt.
+func (p *reply) seal(answer *cache.Answer) error {
+	if p.query.Format.Envelope {
+		return nil
+	}
+	line, err := service.FormatReceipt(answer.Receipt(), answer.Header.Snapshots)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	p.w.Header().Set(headerReceipt, line)
+	return nil
+}
+
+// stream sends a result as it comes, and pushes it out when enough has come together.
+func (p *reply) stream(ctx context.Context, answer *cache.Answer) error {
+	control := http.NewResponseController(p.w)
+	out := io.Writer(p.w)
+	flush, end := control.Flush, func() error { return nil }
+	if p.coding != cache.Identity {
+		encoder, err := p.coding.NewEncoder(p.w)
+		if err != nil {
+			return err
+		}
+		out, end = encoder, encoder.Close
+		flush = func() error { return errors.Join(encoder.Flush(), control.Flush()) }
+	}
+	pending := 0
+	for {
+		chunk, err := answer.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return end()
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(chunk); err != nil {
+			return err
+		}
+		if pending += len(chunk); pending >= flushAfter {
+			if err := flush(); err != nil {
+				return err
+			}
+			pending = 0
+		}
+	}
+}
