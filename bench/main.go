@@ -21,6 +21,9 @@ type settings struct {
 	out    string
 	python string
 	roapi  string
+	wrk    string
+	nginx  string
+	only   string
 	runs   int
 	calls  int
 }
@@ -31,11 +34,20 @@ func main() {
 	flag.StringVar(&s.out, "out", "bench/results", "`folder` for results.json, results.md and results.svg")
 	flag.StringVar(&s.python, "python", "python3", "a Python with duckdb")
 	flag.StringVar(&s.roapi, "roapi", "", "the roapi program; left out where empty")
+	flag.StringVar(&s.wrk, "wrk", "", "the wrk program; without it the cache is not measured")
+	flag.StringVar(&s.nginx, "nginx", "", "the nginx program; left out where empty")
+	flag.StringVar(&s.only, "only", "", "measure only `one` of start, export, select, crowd, cache")
+	bytes := flag.String("serve-bytes", "", "serve a `file`'s bytes by a bare handler, and nothing else")
 	flag.IntVar(&s.runs, "runs", 5, "rounds of each export")
 	flag.IntVar(&s.calls, "calls", 500, "rounds of SELECT 1")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, s)
+	var err error
+	if *bytes != "" {
+		err = serveBytes(ctx, *bytes)
+	} else {
+		err = run(ctx, s)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -45,10 +57,14 @@ func main() {
 
 func run(ctx context.Context, s settings) error {
 	results := &Report{CPUs: runtime.NumCPU(), Data: filepath.Base(s.data)}
-	for _, measure := range []func(context.Context, settings, *Report) error{
-		measureStart, measureExport, measureSelect, measureCrowd,
-	} {
-		if err := measure(ctx, s, results); err != nil {
+	for _, part := range []struct {
+		name    string
+		measure func(context.Context, settings, *Report) error
+	}{{"start", measureStart}, {"export", measureExport}, {"select", measureSelect}, {"crowd", measureCrowd}, {"cache", measureCache}} {
+		if s.only != "" && s.only != part.name {
+			continue
+		}
+		if err := part.measure(ctx, s, results); err != nil {
 			return err
 		}
 	}

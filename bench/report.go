@@ -23,10 +23,16 @@ type Row struct {
 	Value float64 `json:"value"`
 	// Bound is the most that it may be; 0 where nothing is promised.
 	Bound float64 `json:"bound,omitempty"`
+	// Least says that the bound is the least it must be, not the most.
+	Least bool `json:"least,omitempty"`
 }
 
 func (r *Report) add(name, unit string, value, bound float64) {
 	r.Rows = append(r.Rows, Row{Name: name, Unit: unit, Value: value, Bound: bound})
+}
+
+func (r *Report) atLeast(name, unit string, value, bound float64) {
+	r.Rows = append(r.Rows, Row{Name: name, Unit: unit, Value: value, Bound: bound, Least: true})
 }
 
 // verdict says whether a bound is kept.
@@ -34,7 +40,7 @@ func (r Row) verdict() string {
 	switch {
 	case r.Bound == 0:
 		return ""
-	case r.Value <= r.Bound:
+	case r.Least == (r.Value >= r.Bound) || r.Value == r.Bound:
 		return "kept"
 	default:
 		return "missed"
@@ -45,7 +51,11 @@ func (r Row) bound() string {
 	if r.Bound == 0 {
 		return ""
 	}
-	return fmt.Sprintf("≤ %g %s", r.Bound, r.Unit)
+	sign := "≤"
+	if r.Least {
+		sign = "≥"
+	}
+	return fmt.Sprintf("%s %g %s", sign, r.Bound, r.Unit)
 }
 
 // Markdown is the report as a table.

@@ -165,7 +165,7 @@ func (k known) weight() uint32 {
 	for _, snapshot := range k.large {
 		total += len(snapshot.ID) + 2*16
 	}
-	return uint32(total)
+	return saturated(total)
 }
 
 // Answer is an answer under way. Close must be called.

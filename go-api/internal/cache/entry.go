@@ -54,7 +54,12 @@ func (e *Entry) weight() uint32 {
 			total += cap(*body)
 		}
 	}
-	return uint32(min(total, math.MaxUint32))
+	return saturated(total)
+}
+
+// saturated narrows a size to what weights are counted in.
+func saturated(size int) uint32 {
+	return uint32(min(max(size, 0), math.MaxUint32)) //nolint:gosec // it is within the range
 }
 
 // encoded returns the body in a coding, and whether this call made it.

@@ -30,6 +30,7 @@ func newChecked() (*checked, error) {
 	memory, err := otter.New(&otter.Options[asked, *service.Query]{
 		MaximumWeight: checkedBytes,
 		Weigher: func(request asked, _ *service.Query) uint32 {
+			//nolint:gosec // at most checkedMost goes in
 			return uint32(checkedOverhead + 3*(len(request.query)+len(request.accept)))
 		},
 	})

@@ -60,13 +60,13 @@ func checkAcceptsJSON(header http.Header) error {
 // who rules everything out gets the identity: RFC 9110, 12.5.3 lets a server disregard the header then.
 func codingByAccept(header http.Header) cache.Coding {
 	best, weight := cache.Identity, 0.0
-	any := -1.0
+	others := -1.0
 	seen := map[cache.Coding]bool{}
 	for _, line := range header.Values("Accept-Encoding") {
 		for member := range strings.SplitSeq(line, ",") {
 			name, q := codingMember(member)
 			if name == "*" {
-				any = q
+				others = q
 				continue
 			}
 			for _, coding := range []cache.Coding{cache.Zstd, cache.Gzip} {
@@ -80,7 +80,7 @@ func codingByAccept(header http.Header) cache.Coding {
 			}
 		}
 	}
-	if any > weight && !seen[cache.Gzip] {
+	if others > weight && !seen[cache.Gzip] {
 		return cache.Gzip
 	}
 	return best

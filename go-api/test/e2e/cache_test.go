@@ -24,22 +24,31 @@ import (
 // cached asks over REST and returns the body and Cache-Status.
 func cached(t *testing.T, server *harness.Server, sql string, header ...string) (body, status string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	body, status, err := tryCached(t.Context(), server, sql, header...)
+	must(t, err)
+	return body, status
+}
+
+func tryCached(ctx context.Context, server *harness.Server, sql string, header ...string) (body, status string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+"/v1/query?format=csv&sql="+url.QueryEscape(sql), http.NoBody)
-	must(t, err)
+	if err != nil {
+		return "", "", err
+	}
 	for i := 0; i+1 < len(header); i += 2 {
 		request.Header.Set(header[i], header[i+1])
 	}
 	response, err := http.DefaultClient.Do(request)
-	must(t, err)
+	if err != nil {
+		return "", "", err
+	}
 	defer func() { _ = response.Body.Close() }()
 	text, err := io.ReadAll(response.Body)
-	must(t, err)
-	if response.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s %s", sql, response.Status, text)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s %s", sql, response.Status, text)
 	}
-	return string(text), response.Header.Get("Cache-Status")
+	return string(text), response.Header.Get("Cache-Status"), err
 }
 
 // metric reads one metric of an edge, by its name and labels as they are written.
@@ -226,7 +235,11 @@ func TestAcrossEdgesOneExecutionServesAll(t *testing.T) {
 	before := metric(t, edges[0], executed)
 	var group sync.WaitGroup
 	for i := range 60 {
-		group.Go(func() { cached(t, edges[i%3], slow(1)) })
+		group.Go(func() {
+			if _, _, err := tryCached(t.Context(), edges[i%3], slow(1)); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 	group.Wait()
 	if times := metric(t, edges[0], executed) - before; times != 1 {
@@ -236,7 +249,7 @@ func TestAcrossEdgesOneExecutionServesAll(t *testing.T) {
 
 // slow is a statement that takes a while, different for each number.
 func slow(number int) string {
-	return fmt.Sprintf("SELECT sum(CAST(a.n * b.n %% 7 AS BIGINT)) + %d AS s FROM numbers a, numbers b, range(0, 20) c", number)
+	return fmt.Sprintf("SELECT sum(CAST(a.n * b.n %% 7 AS BIGINT)) + %d AS s FROM numbers a, numbers b", number)
 }
 
 func TestAnEdgeThatDiesDoesNotBlockTheOthers(t *testing.T) {

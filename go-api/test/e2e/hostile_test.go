@@ -60,7 +60,9 @@ func TestHostileQueries(t *testing.T) {
 			if took > 8*time.Second {
 				t.Errorf("ended after %s, the deadline is 3 s", took)
 			}
-			if _, peak := harness.ResidentMiB(t, engine.Pid); peak > hostileMemoryMiB {
+			_, peak := harness.ResidentMiB(t, engine.Pid)
+			t.Logf("the engine has held %d MiB at most", peak)
+			if peak > hostileMemoryMiB {
 				t.Errorf("the engine held %d MiB, allowed are %d", peak, hostileMemoryMiB)
 			}
 		})

@@ -60,9 +60,10 @@ func runScenario(t *testing.T, s scenario) {
 		file.put(t, filepath.Join(dir, name), sampleDir)
 	}
 	server := harness.Start(t, dir, s.Args...)
+	changed := false
 	for number, step := range s.Steps {
-		if step.change(t, dir) {
-			// What is checked is the answer to this change, whenever the watch tells of it.
+		if changed = step.change(t, dir) || changed; changed {
+			// What is checked is the answer after the changes, whenever the watch tells of them.
 			step.Headers = withHeader(step.Headers, "Cache-Control", "no-cache")
 		}
 		if step.HTTP == "" && step.GRPC == "" {

@@ -205,7 +205,7 @@ func startCheck(t *testing.T, edges int, args ...string) (*check, *harness.Engin
 	engine := harness.StartEngine(t, dir)
 	link := harness.StartLink(t, engine)
 	for range edges {
-		edge := harness.StartEdge(t, link.URL, append([]string{"--log-level", "warn"}, args...)...)
+		edge := harness.StartEdge(t, link.URL, args...)
 		edge.WaitReady(t)
 		c.edges = append(c.edges, edge)
 	}

@@ -196,6 +196,7 @@ impl Engine {
             format: request.format,
             numbers: request.numbers,
             parallelism: self.limits.threads,
+            most: self.limits.query_memory / 2,
             snapshots: outline.snapshots.iter().map(|s| (s.table.clone(), s.snapshot.clone())).collect(),
             runtime: Some(self.cpu.clone()),
         };

@@ -29,6 +29,7 @@ pub(crate) fn encoding(error: &EncodeError<DataFusionError>, findings: &Findings
     match error {
         EncodeError::Source(e) => execution(e, findings),
         EncodeError::Data { .. } => EngineError::new(Reason::DataError, error.to_string()),
+        EncodeError::RowTooLarge { .. } => EngineError::new(Reason::MemoryLimit, error.to_string()),
         EncodeError::Mismatch { .. } | EncodeError::Arrow(_) | EncodeError::Parquet(_) | EncodeError::Stopped(_) => {
             internal(error)
         }

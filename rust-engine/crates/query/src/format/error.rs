@@ -70,6 +70,18 @@ pub enum EncodeError<E> {
         /// What is wrong with the value.
         reason: &'static str,
     },
+    /// A row's text alone would take more memory than a query may have.
+    #[error(
+        "row {row} alone would be about {bytes} bytes of text, more than the {most} that a query may hold; select less in one value"
+    )]
+    RowTooLarge {
+        /// The row of the result, counted from 1.
+        row: u64,
+        /// About how long its text would be.
+        bytes: usize,
+        /// How long it may be.
+        most: usize,
+    },
     /// A batch does not have the columns that were announced.
     #[error("a batch has {found} where {expected} was announced")]
     Mismatch {

@@ -48,6 +48,8 @@ pub struct EncodeOptions {
     pub numbers: NumberStyle,
     /// How many slices are encoded at once, at least 1.
     pub parallelism: usize,
+    /// About how long the text of a slice may be. Slices are of about 160 KiB, but one row is never cut.
+    pub most: usize,
     /// The snapshot of each table, in the order in which the JSON envelope shows them.
     pub snapshots: Vec<(String, String)>,
     /// Where encoding runs; the caller's runtime if none is given.
@@ -259,6 +261,15 @@ struct Slice {
     estimate: usize,
 }
 
+impl Slice {
+    fn bounded<E>(self, most: usize) -> Result<Self, EncodeError<E>> {
+        if self.estimate <= most.max(PIECE) {
+            return Ok(self);
+        }
+        Err(EncodeError::RowTooLarge { row: self.first + 1, bytes: self.estimate, most })
+    }
+}
+
 fn split(batch: &RecordBatch, first: u64, encoder: &RowEncoder) -> Vec<Slice> {
     let rows = batch.num_rows();
     let estimate = encoder.estimate(batch);
@@ -311,7 +322,7 @@ where
             Ok(batch) => {
                 let first = next;
                 next += batch.num_rows() as u64;
-                split(&batch, first, &encoder).into_iter().map(Ok).collect()
+                split(&batch, first, &encoder).into_iter().map(|slice| slice.bounded(options.most)).collect()
             }
             Err(error) => vec![Err(error)],
         };

@@ -24,6 +24,7 @@ fn options(format: Format) -> EncodeOptions {
         format,
         numbers: NumberStyle::Exact,
         parallelism: 2,
+        most: usize::MAX,
         snapshots: vec![("t".to_owned(), "s1".to_owned())],
         runtime: None,
     }

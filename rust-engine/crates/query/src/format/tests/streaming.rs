@@ -73,6 +73,16 @@ async fn a_small_result_is_one_chunk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_longer_than_allowed_is_refused_and_many_rows_are_not() {
+    let with = || EncodeOptions { most: 300 * KIB, ..options(Format::Json) };
+    let long = batch(vec![("w", Arc::new(StringArray::from_iter_values(["x".repeat(400 * KIB)])) as ArrayRef)]);
+    let failed = collect(long.schema(), vec![long], with()).await.expect_err("too long");
+    assert!(matches!(failed, EncodeError::RowTooLarge { row: 1, .. }), "{failed}");
+    let rows = numbered(0, 40_000);
+    collect(rows.schema(), vec![rows], with()).await.expect("encodes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slices_and_parallelism_leave_no_trace() {
     for format in [Format::Json, Format::JsonArray, Format::Ndjson, Format::Csv] {
         let with = |parallelism| EncodeOptions { parallelism, ..options(format) };
