@@ -20,6 +20,7 @@ import (
 	"github.com/quern-data/quern/go-api/internal/rest"
 	"github.com/quern-data/quern/go-api/internal/rpc"
 	"github.com/quern-data/quern/go-api/internal/service"
+	"github.com/quern-data/quern/go-api/internal/settings"
 	"github.com/quern-data/quern/go-api/internal/sharedcache"
 )
 
@@ -30,6 +31,7 @@ const (
 	maxStreamsPerConn  = 250
 	startLimit         = 60 * time.Second
 	engineStopLimit    = 10 * time.Second
+	pictureLimit       = 500 * time.Millisecond
 	healthSettleWindow = 100 * time.Millisecond
 )
 
@@ -67,7 +69,12 @@ func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.W
 // serve listens before it waits for the engine, so that a port that is taken shows at once.
 func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, backend *backend) error {
 	metrics := newMetrics()
-	answers, closeCache, err := newCache(cfg, logger, backend.client, metrics)
+	tables, err := settings.Open(cfg.SettingsPath())
+	if err != nil {
+		return err
+	}
+	go tables.Follow(ctx, logger)
+	answers, closeCache, err := newCache(cfg, logger, backend.client, metrics, tables)
 	if err != nil {
 		return err
 	}
@@ -81,6 +88,7 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, backend
 	handler, err := rest.NewHandler(ctx, rest.Options{
 		Tables:      services.Tables,
 		Queries:     queries,
+		Keep:        func(read []cache.Snapshot) string { return cacheControl(tables, read) },
 		Metrics:     metrics.handler(),
 		Observer:    metrics,
 		Ready:       func() bool { return !draining.Load() && backend.client.Serving() },
@@ -130,9 +138,35 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, backend
 	return err
 }
 
+// freshness is what the settings say of an answer.
+func freshness(tables *settings.Settings, read []cache.Snapshot) settings.Freshness {
+	if !tables.Any() {
+		return settings.Freshness{}
+	}
+	names := make([]string, 0, len(read))
+	for _, snapshot := range read {
+		names = append(names, snapshot.Table)
+	}
+	return tables.Freshness(names)
+}
+
+// cacheControl returns an answer's response directives, or nothing for the default.
+func cacheControl(tables *settings.Settings, read []cache.Snapshot) string {
+	found := freshness(tables, read)
+	if found == (settings.Freshness{}) {
+		return ""
+	}
+	return found.CacheControl()
+}
+
 // newCache returns the front cache, with its shared level where one is configured, and what closes it.
-func newCache(cfg *config.Config, logger *slog.Logger, client *engine.Client, metrics *metrics) (*cache.Cache, func(), error) {
-	options := cache.Options{Bytes: cfg.CacheBytes, MaxEntry: cfg.MaxEntryBytes, Lasting: service.Lasting}
+func newCache(
+	cfg *config.Config, logger *slog.Logger, client *engine.Client, metrics *metrics, tables *settings.Settings,
+) (*cache.Cache, func(), error) {
+	options := cache.Options{
+		Bytes: cfg.CacheBytes, MaxEntry: cfg.MaxEntryBytes, Lasting: service.Lasting,
+		Tolerance: func(read []cache.Snapshot) time.Duration { return freshness(tables, read).StaleIfError },
+	}
 	closeShared := func() {}
 	var shared *sharedcache.Redis
 	if cfg.CacheRedis != "" {

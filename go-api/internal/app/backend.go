@@ -57,6 +57,10 @@ func (b *backend) awaitServing(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("the engine was not ready within %s; its log lines above may say why", startLimit)
 		}
+		// What is answered from now on can be kept.
+		picture, cancel := context.WithTimeout(ctx, pictureLimit)
+		defer cancel()
+		b.client.AwaitPicture(picture)
 		return nil
 	case err := <-b.supervisor.Died():
 		return fmt.Errorf("%w before it was ready; its log lines above say why", err)

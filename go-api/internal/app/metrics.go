@@ -93,6 +93,7 @@ func (m *metrics) watchCache(answers *cache.Cache, limit int64) {
 	m.count("quern_cache_stale_total", "Requests whose stored answer no longer held.", nil, c.Stale.Load)
 	m.count("quern_cache_collapsed_total", "Requests that shared another one's execution.", nil, c.Collapsed.Load)
 	m.count("quern_cache_bypassed_total", "Requests that neither read nor stored.", nil, c.Bypassed.Load)
+	m.count("quern_cache_overdue_total", "Requests answered from memory while nobody could vouch for it (stale_if_error).", nil, c.Overdue.Load)
 	m.count("quern_cache_revalidations_total", "Times the sources were asked whether a stored answer holds.", nil, c.Revalidations.Load)
 	const refused = "quern_cache_refused_total"
 	m.count(refused, "Answers that were not stored, by reason.", prometheus.Labels{"reason": "volatile"}, c.Volatile.Load)
@@ -124,7 +125,7 @@ func (m *metrics) watchEngine(client *engine.Client) {
 		_, live := client.Picture()
 		return flag(live)
 	})
-	m.gauge("quern_watch_age_seconds", "Time since the watch was last heard of.", func() float64 { return client.WatchAge().Seconds() })
+	m.gauge("quern_watch_age_seconds", "Time since the watch was last heard of.", func() float64 { return client.Silence().Seconds() })
 }
 
 // watchShared registers what the shared level counts.

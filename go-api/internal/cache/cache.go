@@ -57,6 +57,8 @@ type Status struct {
 	Stored bool
 	// Shared says that the shared level had it.
 	Shared bool
+	// Overdue is how long nobody has vouched for a stored answer that was given all the same.
+	Overdue time.Duration
 }
 
 // Request is one request for an answer.
@@ -81,6 +83,9 @@ type Options struct {
 	MaxEntry int64
 	// Shared is the level that a fleet has together, nil where there is none.
 	Shared Shared
+	// Tolerance says for how long answers that read these snapshots may be given while nobody can vouch for them, by
+	// their operator's word; nil and 0 say not at all.
+	Tolerance func([]Snapshot) time.Duration
 	// Lasting says whether a failure lies in the request, so that everyone who asks the same shares it, and not in the
 	// asker's time or the state of the system.
 	Lasting func(error) bool
@@ -93,6 +98,7 @@ type Cache struct {
 	entries   *otter.Cache[Key, *Entry]
 	headers   *otter.Cache[Key, known]
 	lasting   func(error) bool
+	tolerance func([]Snapshot) time.Duration
 	maxEntry  int64
 	maxFlying int64
 	// flying is how many bytes the flights hold.
@@ -127,6 +133,7 @@ func New(sources Sources, options Options) (*Cache, error) {
 		sources:   sources,
 		shared:    options.Shared,
 		lasting:   options.Lasting,
+		tolerance: options.Tolerance,
 		maxEntry:  min(options.MaxEntry, options.Bytes),
 		maxFlying: max(options.Bytes/flyingShare, options.MaxEntry),
 		flights:   map[Key]*flight{},
@@ -215,7 +222,14 @@ func (c *Cache) Do(ctx context.Context, request Request) (*Answer, error) {
 	arrived := time.Now()
 	status := Status{Forward: Missing}
 	if entry, ok := c.entries.GetIfPresent(request.Key); ok {
-		found, err := c.judge(ctx, entry.Header.Snapshots, entry.came, request.Policy == Revalidate)
+		tolerance := c.tolerated(request, entry)
+		found, err := c.judgeWithin(ctx, entry, request.Policy == Revalidate, tolerance)
+		if overdue := c.sources.Silence(); err != nil && overdue < tolerance {
+			c.counters.Overdue.Add(1)
+			answer := c.hit(request, entry, current)
+			answer.Status.Overdue = overdue
+			return answer, nil
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -235,6 +249,31 @@ func (c *Cache) Do(ctx context.Context, request Request) (*Answer, error) {
 		return c.direct(ctx, request, Passed)
 	}
 	return c.fly(ctx, request, status, arrived)
+}
+
+// tolerantWait is how long a request waits for a verdict that it can do without.
+const tolerantWait = 500 * time.Millisecond
+
+// tolerated returns for how long an entry may be given while nobody can vouch for it: not at all where the caller wants
+// the sources asked, or where the last picture had another state.
+func (c *Cache) tolerated(request Request, entry *Entry) time.Duration {
+	if c.tolerance == nil || request.Policy == Revalidate {
+		return 0
+	}
+	picture, _ := c.sources.Picture()
+	if picture == nil || !picture.holds(entry.Header.Snapshots) {
+		return 0
+	}
+	return c.tolerance(entry.Header.Snapshots)
+}
+
+func (c *Cache) judgeWithin(ctx context.Context, entry *Entry, strict bool, tolerance time.Duration) (verdict, error) {
+	if tolerance > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, tolerantWait)
+		defer cancel()
+	}
+	return c.judge(ctx, entry.Header.Snapshots, entry.came, strict)
 }
 
 func (c *Cache) hit(request Request, entry *Entry, found verdict) *Answer {
@@ -408,9 +447,9 @@ func (c *Cache) store(key Key, entry *Entry) {
 	c.entries.Set(key, entry)
 }
 
-// Tag returns the tag that the answer to a request would have now, without executing it; false where it can't be told.
-// plan asks the engine what the request reads, where that is not known yet.
-func (c *Cache) Tag(ctx context.Context, request Request, plan func(context.Context) (Header, error)) (Tag, bool, error) {
+// Tag returns the tag that the answer to a request would have now and what it would be made from, without executing it;
+// false where that can't be told. plan asks the engine what the request reads, where that is not known yet.
+func (c *Cache) Tag(ctx context.Context, request Request, plan func(context.Context) (Header, error)) (Tag, []Snapshot, bool, error) {
 	key := request.Key
 	if picture, _ := c.sources.Picture(); picture != nil {
 		key = key.with(picture.Build)
@@ -419,16 +458,16 @@ func (c *Cache) Tag(ctx context.Context, request Request, plan func(context.Cont
 	if !ok {
 		header, err := plan(ctx)
 		if err != nil {
-			return "", false, err
+			return "", nil, false, err
 		}
 		c.learn(key, header)
-		return tagOf(key, header.Snapshots), header.Cacheable, nil
+		return tagOf(key, header.Snapshots), header.Snapshots, header.Cacheable, nil
 	}
 	if !k.cacheable {
-		return "", false, nil
+		return "", nil, false, nil
 	}
 	snapshots, ok := c.present(ctx, k.tables, request.Policy == Revalidate)
-	return tagOf(key, snapshots), ok, nil
+	return tagOf(key, snapshots), snapshots, ok, nil
 }
 
 // Entry returns the whole answer where it is in memory, nil otherwise.

@@ -22,6 +22,7 @@ type source struct {
 	checks  atomic.Int32
 	runs    atomic.Int32
 	failing error
+	silence atomic.Int64
 }
 
 func newSource() *source { return &source{ids: map[string]string{"t": "1"}, live: true} }
@@ -51,6 +52,8 @@ func (s *source) Check(_ context.Context, tables []string) ([]Snapshot, error) {
 	}
 	return now, nil
 }
+
+func (s *source) Silence() time.Duration { return time.Duration(s.silence.Load()) }
 
 func (s *source) set(id string) {
 	s.mu.Lock()
@@ -215,6 +218,34 @@ func TestWithoutTheWatchTheSourcesAreAsked(t *testing.T) {
 	}
 	if body, status := do(t, c, r); body != "v2" || status.Forward != Asked || !status.Confirmed {
 		t.Error(body, status)
+	}
+}
+
+func TestWhatItsOperatorToleratesIsGivenWhileNobodyCanVouch(t *testing.T) {
+	s := newSource()
+	c := newCache(t, s, func(o *Options) { o.Tolerance = func([]Snapshot) time.Duration { return time.Minute } })
+	r := request("q", s.run(nil))
+	do(t, c, r)
+	s.setLive(false)
+	s.failing = errors.New("gone")
+	s.silence.Store(int64(5 * time.Second))
+	if body, status := do(t, c, r); body != "v1" || status.Overdue != 5*time.Second {
+		t.Error(body, status)
+	}
+	strict := r
+	strict.Policy = Revalidate
+	if _, err := c.Do(t.Context(), strict); !errors.Is(err, s.failing) {
+		t.Error("no-cache was answered from memory:", err)
+	}
+	s.silence.Store(int64(time.Hour))
+	if _, err := c.Do(t.Context(), r); !errors.Is(err, s.failing) {
+		t.Error("tolerated for too long:", err)
+	}
+	// What the last picture no longer had is never given.
+	s.silence.Store(0)
+	s.set("2")
+	if _, err := c.Do(t.Context(), r); !errors.Is(err, s.failing) {
+		t.Error("an outdated answer was tolerated:", err)
 	}
 }
 
@@ -536,7 +567,7 @@ func TestTagsAreKnownWithoutExecution(t *testing.T) {
 		return Header{Snapshots: []Snapshot{{"t", s.ids["t"]}}, Cacheable: true}, nil
 	}
 	r := request("q", s.run(nil))
-	before, ok, err := c.Tag(t.Context(), r, plan)
+	before, _, ok, err := c.Tag(t.Context(), r, plan)
 	if err != nil || !ok || s.runs.Load() != 0 {
 		t.Fatal(before, ok, err)
 	}
@@ -546,12 +577,12 @@ func TestTagsAreKnownWithoutExecution(t *testing.T) {
 	}
 	answer.Close()
 	s.set("2")
-	after, ok, err := c.Tag(t.Context(), r, plan)
+	after, _, ok, err := c.Tag(t.Context(), r, plan)
 	if err != nil || !ok || after == before || plans != 1 {
 		t.Error(after, ok, err, plans)
 	}
 	delete(s.ids, "t")
-	if _, ok, _ := c.Tag(t.Context(), r, plan); ok {
+	if _, _, ok, _ := c.Tag(t.Context(), r, plan); ok {
 		t.Error("a tag for a table that is gone")
 	}
 	tags := map[string]bool{Identity.Tag(after): true, Gzip.Tag(after): true, Zstd.Tag(after): true}
@@ -686,4 +717,5 @@ func BenchmarkHit(b *testing.B) {
 type still struct{ picture *Picture }
 
 func (s *still) Picture() (*Picture, bool)                           { return s.picture, true }
+func (s *still) Silence() time.Duration                              { return 0 }
 func (s *still) Check(context.Context, []string) ([]Snapshot, error) { return nil, nil }

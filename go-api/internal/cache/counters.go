@@ -12,6 +12,8 @@ type Counters struct {
 	Bypassed atomic.Int64
 	// Revalidations asked the sources.
 	Revalidations atomic.Int64
+	// Overdue were answered from memory while nobody could vouch for it, by their operator's word.
+	Overdue atomic.Int64
 	// Volatile and TooLarge answers were not stored.
 	Volatile, TooLarge atomic.Int64
 	// Evictions made room.

@@ -58,6 +58,8 @@ type Sources interface {
 	// Picture returns the latest picture, nil before the first, and whether it may be relied on: the watch is live and
 	// is not behind.
 	Picture() (*Picture, bool)
+	// Silence is how long ago the watch was last heard of.
+	Silence() time.Duration
 	// Check looks at the sources themselves: a change made before the call is seen. Tables that are gone are left out.
 	Check(ctx context.Context, tables []string) ([]Snapshot, error)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -39,6 +40,8 @@ type Config struct {
 	// CacheBytes bounds the front cache; 0 keeps nothing. MaxEntryBytes bounds one answer in it.
 	CacheBytes    int64
 	MaxEntryBytes int64
+	// Settings is the path of quern.yaml, empty for the one in the first folder.
+	Settings string
 	// CacheRedis is the URL of the level that a fleet shares, empty for none.
 	CacheRedis string
 	// LogLevel is debug, info, warn or error.
@@ -77,6 +80,7 @@ func Register(flags *pflag.FlagSet) *Config {
 	c.CacheBytes, c.MaxEntryBytes = defaultCacheBytes, defaultMaxEntryBytes
 	flags.Var((*size)(&c.CacheBytes), "cache-bytes", "memory for answers that are kept, such as 256MiB; 0 keeps none")
 	flags.Var((*size)(&c.MaxEntryBytes), "max-entry-bytes", "largest answer that is kept")
+	flags.StringVar(&c.Settings, "config", "", "`path` of quern.yaml; without it the one in the first folder, if there is one")
 	flags.StringVar(&c.CacheRedis, "cache-redis", "", "`URL` of a Redis or Valkey that several edges share as a second level, redis://[user:password@]host:port[/db]")
 	flags.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	for _, setting := range engineSettings {
@@ -148,6 +152,11 @@ func (c *Config) check() []error {
 			add("--%s must be more than zero: nothing runs without a limit", name)
 		}
 	}
+	if c.Settings != "" {
+		if _, err := os.Stat(c.Settings); err != nil {
+			add("--config %s: %w", c.Settings, err)
+		}
+	}
 	if c.GracePeriod < 0 {
 		add("--grace-period must not be negative")
 	}
@@ -160,6 +169,14 @@ func (c *Config) check() []error {
 		}
 	}
 	return failures
+}
+
+// SettingsPath returns the path of quern.yaml, which need not be there unless it was named; empty where there can be none.
+func (c *Config) SettingsPath() string {
+	if c.Settings == "" && len(c.Dirs) > 0 {
+		return filepath.Join(c.Dirs[0], "quern.yaml")
+	}
+	return c.Settings
 }
 
 // EngineArgs returns the local engine's flags and folders.

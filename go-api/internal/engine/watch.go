@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"maps"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,9 @@ const watchSilence = time.Second
 // watcher follows the engine's snapshots. The picture is replaced as a whole, so that readers need no lock.
 type watcher struct {
 	picture atomic.Pointer[cache.Picture]
+	// first is closed with the first picture.
+	first     chan struct{}
+	firstOnce sync.Once
 	// trusted says that the picture is whole: the stream is open and the engine not behind.
 	trusted atomic.Bool
 	// heard is when the last event came, in nanoseconds since started.
@@ -26,7 +30,15 @@ type watcher struct {
 	started time.Time
 }
 
-func newWatcher() *watcher { return &watcher{started: time.Now()} }
+func newWatcher() *watcher { return &watcher{started: time.Now(), first: make(chan struct{})} }
+
+// AwaitPicture waits for the first picture, until ctx ends.
+func (c *Client) AwaitPicture(ctx context.Context) {
+	select {
+	case <-c.snapshots.first:
+	case <-ctx.Done():
+	}
+}
 
 // Picture implements cache.Sources.
 func (c *Client) Picture() (*cache.Picture, bool) {
@@ -35,8 +47,8 @@ func (c *Client) Picture() (*cache.Picture, bool) {
 	return picture, picture != nil && w.trusted.Load() && w.silence() < watchSilence
 }
 
-// WatchAge returns how long ago the watch was last heard of.
-func (c *Client) WatchAge() time.Duration { return c.snapshots.silence() }
+// Silence implements cache.Sources.
+func (c *Client) Silence() time.Duration { return c.snapshots.silence() }
 
 func (w *watcher) silence() time.Duration {
 	return time.Since(w.started) - time.Duration(w.heard.Load())
@@ -120,4 +132,5 @@ func (w *watcher) replace(snapshots map[string]string, changed []*enginev1.Table
 	}
 	w.picture.Store(&cache.Picture{Snapshots: snapshots, Build: build})
 	w.trusted.Store(true)
+	w.firstOnce.Do(func() { close(w.first) })
 }

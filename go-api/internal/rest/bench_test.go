@@ -49,6 +49,7 @@ func hitHandler(t testing.TB) http.Handler {
 		Logger:   slog.New(slog.NewJSONHandler(io.Discard, nil)),
 		Metrics:  http.NotFoundHandler(),
 		Observer: ignored{},
+		Keep:     func([]cache.Snapshot) string { return "" },
 		Stall:    time.Minute,
 	})
 	if err != nil {

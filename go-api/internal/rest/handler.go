@@ -18,6 +18,7 @@ import (
 
 	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
 	"github.com/quern-data/quern/go-api/internal/apierr"
+	"github.com/quern-data/quern/go-api/internal/cache"
 	"github.com/quern-data/quern/go-api/internal/service"
 )
 
@@ -36,6 +37,8 @@ type Options struct {
 	Tables quernv1.TableServiceServer
 	// Queries answers queries.
 	Queries *service.Queries
+	// Keep returns the Cache-Control of an answer made from these snapshots, or nothing for the default.
+	Keep func([]cache.Snapshot) string
 	// Metrics answers for the metrics.
 	Metrics http.Handler
 	// Observer is told of each request.
@@ -74,7 +77,7 @@ func NewHandler(ctx context.Context, options Options) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	api := &api{gateway: compress(gateway), queries: options.Queries, checked: checked, routes: publicRoutes()}
+	api := &api{gateway: compress(gateway), queries: options.Queries, checked: checked, keep: options.Keep, routes: publicRoutes()}
 	handler := probes(digests(api), options.Ready, options.Metrics)
 	if len(options.CORSOrigins) > 0 {
 		handler = withCORS(handler, options.CORSOrigins)
@@ -143,6 +146,7 @@ type api struct {
 	gateway http.Handler
 	queries *service.Queries
 	checked *checked
+	keep    func([]cache.Snapshot) string
 	routes  []route
 }
 

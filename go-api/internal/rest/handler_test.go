@@ -83,6 +83,7 @@ func start(t *testing.T, onExecute func(try int, request *enginev1.ExecuteReques
 		CORSOrigins: []string{"https://example.com"},
 		Metrics:     http.NotFoundHandler(),
 		Observer:    ignored{},
+		Keep:        func([]cache.Snapshot) string { return "" },
 		Stall:       2 * time.Second,
 	})
 	if err != nil {

@@ -60,7 +60,7 @@ func (a *api) query(ex *exchange, route *route, w http.ResponseWriter, r *http.R
 	if !query.Format.Binary {
 		coding = codingByAccept(r.Header)
 	}
-	reply := reply{ex: ex, w: w, query: query, coding: coding}
+	reply := reply{ex: ex, w: w, query: query, coding: coding, keep: a.keep}
 	conditions := r.Header["If-None-Match"]
 	if answer := query.Hit(); answer != nil {
 		return reply.answer(r.Context(), r.Method, answer, conditions)
@@ -95,25 +95,27 @@ type reply struct {
 	w      http.ResponseWriter
 	query  *service.Query
 	coding cache.Coding
+	// keep returns the response directives for an answer, or nothing for the default.
+	keep func([]cache.Snapshot) string
 }
 
 // withoutExecution answers HEAD, and a request whose condition does not hold, from the tag alone. It says whether it
 // has answered.
 func (p *reply) withoutExecution(ctx context.Context, method string, conditions []string) (bool, error) {
-	tag, known, err := p.query.Tag(ctx)
+	tag, snapshots, known, err := p.query.Tag(ctx)
 	if err != nil {
 		return false, err
 	}
 	if known && matches(conditions, string(tag)) {
 		p.status(cache.Status{})
-		p.notModified(tag)
+		p.notModified(tag, snapshots)
 		return true, nil
 	}
 	if method != http.MethodHead {
 		return false, nil
 	}
 	p.status(cache.Status{Forward: cache.Missing})
-	p.describe(tag, known)
+	p.describe(tag, snapshots, known)
 	p.w.WriteHeader(http.StatusOK)
 	return true, nil
 }
@@ -128,7 +130,7 @@ func (p *reply) status(status cache.Status) {
 }
 
 // describe sets the headers that every result has.
-func (p *reply) describe(tag cache.Tag, tagged bool) {
+func (p *reply) describe(tag cache.Tag, read []cache.Snapshot, tagged bool) {
 	header := p.w.Header()
 	header["Content-Type"] = typeLines[p.query.Format.MediaType]
 	if !tagged {
@@ -138,11 +140,14 @@ func (p *reply) describe(tag cache.Tag, tagged bool) {
 	}
 	header["Etag"] = []string{p.coding.Tag(tag)}
 	header["Cache-Control"] = storableLine
+	if directives := p.keep(read); directives != "" {
+		header["Cache-Control"] = []string{directives}
+	}
 }
 
 // notModified answers 304 (RFC 9110, 15.4.5).
-func (p *reply) notModified(tag cache.Tag) {
-	p.describe(tag, true)
+func (p *reply) notModified(tag cache.Tag, read []cache.Snapshot) {
+	p.describe(tag, read, true)
 	delete(p.w.Header(), "Content-Type")
 	p.w.WriteHeader(http.StatusNotModified)
 }
@@ -152,14 +157,14 @@ func (p *reply) answer(ctx context.Context, method string, answer *cache.Answer,
 	p.status(answer.Status)
 	tagged := answer.Tag != "" && answer.Header.Cacheable
 	if tagged && matches(conditions, string(answer.Tag)) {
-		p.notModified(answer.Tag)
+		p.notModified(answer.Tag, answer.Header.Snapshots)
 		return nil
 	}
 	if entry := answer.Entry(); entry != nil {
 		p.ex.rows = int64(min(entry.Receipt.Rows, math.MaxInt64))
 		return p.whole(method, answer, tagged)
 	}
-	p.describe(answer.Tag, tagged)
+	p.describe(answer.Tag, answer.Header.Snapshots, tagged)
 	if p.coding != cache.Identity {
 		p.w.Header().Set("Content-Encoding", p.coding.String())
 	}
@@ -184,7 +189,7 @@ func (p *reply) whole(method string, answer *cache.Answer, tagged bool) error {
 	if err != nil {
 		return err
 	}
-	p.describe(answer.Tag, tagged)
+	p.describe(answer.Tag, answer.Header.Snapshots, tagged)
 	header := p.w.Header()
 	if p.coding != cache.Identity {
 		header["Content-Encoding"] = []string{p.coding.String()}

@@ -1,6 +1,8 @@
 package service
 
 import (
+	"math"
+	"strconv"
 	"strings"
 
 	"github.com/pquerna/cachecontrol/cacheobject"
@@ -38,6 +40,9 @@ const (
 
 // CacheStatus says how an answer came about, as RFC 9211 writes it.
 func CacheStatus(status cache.Status) string {
+	if status.Overdue > 0 {
+		return cacheName + "; hit; ttl=-" + strconv.FormatInt(int64(math.Ceil(status.Overdue.Seconds())), 10) + "; detail=stale-if-error"
+	}
 	if status.Forward == cache.NotForwarded {
 		return cacheName + "; hit"
 	}

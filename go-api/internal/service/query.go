@@ -137,16 +137,16 @@ func (q *Query) Do(ctx context.Context) (*cache.Answer, error) {
 	return answer, nil
 }
 
-// Tag returns the entity tag that the answer would have now; false where it has none, or it can't be told without
-// executing the query.
-func (q *Query) Tag(ctx context.Context) (cache.Tag, bool, error) {
-	tag, ok, err := q.queries.cache.Tag(ctx, q.request, func(ctx context.Context) (cache.Header, error) {
+// Tag returns the entity tag that the answer would have now, and what it would be made from; false where it has none, or
+// it can't be told without executing the query.
+func (q *Query) Tag(ctx context.Context) (cache.Tag, []cache.Snapshot, bool, error) {
+	tag, snapshots, ok, err := q.queries.cache.Tag(ctx, q.request, func(ctx context.Context) (cache.Header, error) {
 		return q.queries.engine.Plan(ctx, q.execute)
 	})
 	if err != nil {
-		return "", false, q.Outward(ctx, err)
+		return "", nil, false, q.Outward(ctx, err)
 	}
-	return tag, ok, nil
+	return tag, snapshots, ok, nil
 }
 
 // Outward turns an error of an answer under way into what callers see.

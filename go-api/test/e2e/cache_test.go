@@ -343,3 +343,38 @@ func spoil(t *testing.T, address string) {
 		must(t, client.Do(ctx, client.B().Set().Key(key).Value(rueidis.BinaryString(value)).Build()).Error())
 	}
 }
+
+// TestStaleIfErrorIsTheOperatorsChoice kills the engine: only the table that opted in is answered from memory.
+func TestStaleIfErrorIsTheOperatorsChoice(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "in.csv"), []byte("a\n1\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "out.csv"), []byte("a\n1\n"), 0o600))
+	settings := filepath.Join(t.TempDir(), "quern.yaml")
+	must(t, os.WriteFile(settings, []byte("tables: {in: {cache: {stale_if_error: 10m}}}\n"), 0o600))
+	engine := harness.StartEngine(t, dir)
+	edge := harness.StartEdge(t, engine.URL, "--config", settings)
+	edge.WaitReady(t)
+	for _, table := range []string{"in", "out"} {
+		harness.Eventually(t, 20*time.Second, "a hit", func() bool {
+			_, status := cached(t, edge, "SELECT a FROM "+table)
+			return status == onHit
+		})
+	}
+	engine.Kill()
+	harness.Eventually(t, 20*time.Second, "the watch is not live", func() bool { return metric(t, edge, "quern_watch_live") == 0 })
+	body, status := cached(t, edge, "SELECT a FROM in")
+	if body != "a\r\n1\r\n" || !strings.HasPrefix(status, onHit+"; ttl=-") || !strings.HasSuffix(status, "; detail=stale-if-error") {
+		t.Error(body, status)
+	}
+	for _, header := range [][]string{{"SELECT a FROM out"}, {"SELECT a FROM in", "Cache-Control", "no-cache"}} {
+		if _, _, err := tryCached(t.Context(), edge, header[0], header[1:]...); err == nil || !strings.Contains(err.Error(), "ENGINE_UNAVAILABLE") {
+			t.Errorf("%v: %v", header, err)
+		}
+	}
+	engine.Restart(t)
+	edge.WaitReady(t)
+	harness.Eventually(t, 20*time.Second, "confirmed again", func() bool {
+		_, status, err := tryCached(t.Context(), edge, "SELECT a FROM out")
+		return err == nil && status == onHit
+	})
+}
