@@ -299,3 +299,41 @@ func TestTheCheckerFailsWhereValidityIsBroken(t *testing.T) {
 		t.Error("an edge that never looks whether an answer holds was not found out")
 	}
 }
+
+// TestThousandsAtOnceWhileATableChanges asks the same thing from many connections while its table changes each 10 ms:
+// each answer is of a state that was current between its request and its end, or within the bound before.
+func TestThousandsAtOnceWhileATableChanges(t *testing.T) {
+	c, _, _ := startCheck(t, 1)
+	writer := c.writers[staleness.Replaced]
+	var group sync.WaitGroup
+	group.Go(func() {
+		for !c.stopped() {
+			if err := writer.Change(); err != nil {
+				t.Error(err)
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	const askers, rounds = 200, 15
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: askers}, Timeout: time.Minute}
+	t.Cleanup(client.CloseIdleConnections)
+	var askersDone sync.WaitGroup
+	for i := range askers {
+		askersDone.Go(func() {
+			for range rounds {
+				c.ask(t.Context(), client, c.edges[0], staleness.Replaced, i%20 == 0)
+			}
+		})
+	}
+	askersDone.Wait()
+	close(c.stop)
+	group.Wait()
+	t.Logf("%d answers checked, %d errors; the oldest state answered was %s old", c.checked.Load(), c.failed.Load(), time.Duration(c.oldest.Load()))
+	if len(c.wrong) > 0 {
+		t.Errorf("%d wrong answers, the first: %v", len(c.wrong), c.wrong[0])
+	}
+	if c.checked.Load() < askers*rounds/2 {
+		t.Errorf("only %d of %d requests were answered", c.checked.Load(), askers*rounds)
+	}
+}
