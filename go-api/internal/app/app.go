@@ -22,6 +22,7 @@ import (
 	"github.com/quern-data/quern/go-api/internal/service"
 	"github.com/quern-data/quern/go-api/internal/settings"
 	"github.com/quern-data/quern/go-api/internal/sharedcache"
+	"github.com/quern-data/quern/go-api/internal/telemetry"
 )
 
 const (
@@ -62,12 +63,12 @@ func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.W
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, cfg, logger, backend)
+	err = serve(ctx, cfg, logger, logs, backend)
 	return errors.Join(err, backend.stop())
 }
 
 // serve listens before it waits for the engine, so that a port that is taken shows at once.
-func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, backend *backend) error {
+func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer, backend *backend) error {
 	metrics := newMetrics()
 	tables, err := settings.Open(cfg.SettingsPath())
 	if err != nil {
@@ -124,7 +125,7 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, backend
 	health, stopHealth := context.WithCancel(ctx)
 	defer stopHealth()
 	go followHealth(health, backend.client, grpcServer)
-	logger.Info("serving", "http", httpListener.Addr().String(), "grpc", grpcListener.Addr().String())
+	announce(logs, httpListener, grpcListener)
 
 	select {
 	case err = <-failed:
@@ -157,6 +158,13 @@ func cacheControl(tables *settings.Settings, read []cache.Snapshot) string {
 		return ""
 	}
 	return found.CacheControl()
+}
+
+// announce writes the line that says where the ports are, whatever the log level: with port 0 nobody could know else.
+func announce(logs io.Writer, httpListener, grpcListener net.Listener) {
+	if logger, err := telemetry.NewLogger(logs, "info"); err == nil {
+		logger.Info("serving", "http", httpListener.Addr().String(), "grpc", grpcListener.Addr().String())
+	}
 }
 
 // newCache returns the front cache, with its shared level where one is configured, and what closes it.

@@ -309,12 +309,21 @@ func (c *Cache) fly(ctx context.Context, request Request, status Status, arrived
 	if !live {
 		picture = nil
 	}
-	notBefore := time.Time{}
+	place := boarding{arrived: arrived}
 	if request.Policy == Revalidate {
-		notBefore = arrived
+		place.notBefore = arrived
 	}
 	for {
-		flight, reader, joined := c.board(ctx, request, notBefore)
+		flight, reader, joined := c.board(ctx, request, place)
+		if flight == nil {
+			// It ended, and stored what it had, just now.
+			if entry, ok := c.stored(request, arrived); ok {
+				status.Collapsed = true
+				c.counters.Collapsed.Add(1)
+				return &Answer{cache: c, key: request.Key, Status: status, Header: entry.Header, Tag: entry.Tag, entry: entry}, nil
+			}
+			continue
+		}
 		err := reader.await(ctx)
 		if err == nil && joined {
 			err = c.share(ctx, flight, picture, arrived)
@@ -333,8 +342,34 @@ func (c *Cache) fly(ctx context.Context, request Request, status Status, arrived
 		if !joined || ctx.Err() != nil || (!errors.Is(err, errOutdated) && flight.concerns(request, err)) {
 			return nil, err
 		}
-		notBefore = time.Now()
+		// Whatever began after they asked will do for all who are turned away here: they share the next one.
+		place = boarding{arrived: arrived, notBefore: arrived, not: flight}
 	}
+}
+
+// boarding says which flights may be joined.
+type boarding struct {
+	// arrived is when the request came.
+	arrived time.Time
+	// notBefore is when it must have begun at the earliest.
+	notBefore time.Time
+	// not is one that has been tried.
+	not *flight
+}
+
+// stored returns an entry that a flight has stored since the request looked for one, and that it may have: one that came
+// about after it asked, or that the watch vouches for.
+func (c *Cache) stored(request Request, arrived time.Time) (*Entry, bool) {
+	entry, ok := c.entries.GetIfPresent(request.Key)
+	if !ok || !entry.came.Before(arrived) || request.Policy == Revalidate {
+		return entry, ok && !entry.came.Before(arrived)
+	}
+	picture, live := c.sources.Picture()
+	return entry, live && picture.holds(entry.Header.Snapshots)
+}
+
+func (b boarding) allows(f *flight) bool {
+	return f != nil && f != b.not && !f.started.Before(b.notBefore)
 }
 
 var (
@@ -382,14 +417,18 @@ func (c *Cache) aboard(key Key, f *flight, r *reader, status Status) *Answer {
 	return answer
 }
 
-// board returns a place in a flight that began no earlier than notBefore, and whether another one began it.
-func (c *Cache) board(ctx context.Context, request Request, notBefore time.Time) (*flight, *reader, bool) {
+// board returns a place in a flight, and whether another asker began it; no flight where none is needed any more.
+func (c *Cache) board(ctx context.Context, request Request, place boarding) (*flight, *reader, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if known := c.flights[request.Key]; known != nil && !known.started.Before(notBefore) {
+	if known := c.flights[request.Key]; place.allows(known) {
 		if reader := known.join(); reader != nil {
 			return known, reader, true
 		}
+	}
+	// A flight leaves the list after it has stored its answer, so that one of the two is always found.
+	if _, ok := c.stored(request, place.arrived); ok {
+		return nil, nil, false
 	}
 	// The execution keeps the request's identity for the logs, and not its end: others may still be reading.
 	run, stop := context.WithTimeout(context.WithoutCancel(ctx), request.Timeout)

@@ -447,6 +447,43 @@ func TestOneWhoAskedAfterAChangeNeverGetsTheOlderFlight(t *testing.T) {
 	}
 }
 
+func TestAllWhoAreTurnedAwayShareTheNextFlight(t *testing.T) {
+	s := newSource()
+	c := newCache(t, s, nil)
+	gate := make(chan struct{})
+	r := request("q", s.run(func(e *execution) { e.gate = gate }))
+	var group sync.WaitGroup
+	ask := func(want string) {
+		group.Go(func() {
+			if body, _ := do(t, c, r); body != want {
+				t.Errorf("%q, want %q", body, want)
+			}
+		})
+	}
+	ask("v1")
+	waitFor(t, func() bool { return s.runs.Load() == 1 })
+	s.set("2")
+	const many = 100
+	for range many {
+		ask("v2")
+	}
+	waitFor(t, func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, f := range c.flights {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return len(f.readers) == many+1
+		}
+		return false
+	})
+	close(gate)
+	group.Wait()
+	if s.runs.Load() != 2 {
+		t.Errorf("%d executions", s.runs.Load())
+	}
+}
+
 func TestVolatileAnswersAreNotShared(t *testing.T) {
 	s := newSource()
 	c := newCache(t, s, nil)
