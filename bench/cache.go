@@ -93,7 +93,7 @@ func measureHits(ctx context.Context, s settings, r *Report, edge *process, size
 			return fmt.Errorf("roapi: %w", err)
 		}
 		defer peer.stop()
-		targets = append(targets, target{name: "ROAPI", url: peer.url + "/api/tables/nation"})
+		targets = append(targets, target{name: "ROAPI", url: peer.url + "/api/tables/orders"})
 	}
 	rounds := map[string][]rate{}
 	for range s.runs {
@@ -176,7 +176,12 @@ func serveBytes(ctx context.Context, file string) error {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		_, _ = w.Write(body)
 	})}
-	return server.Serve(listener)
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 func startBare(ctx context.Context, body []byte) (*process, error) {
@@ -220,7 +225,12 @@ func startNginx(ctx context.Context, program, upstream string) (*process, error)
 	if err := listener.Close(); err != nil {
 		return nil, err
 	}
-	config := fmt.Sprintf(`daemon off; worker_processes auto; pid %[1]s/pid; error_log %[1]s/error.log;
+	owner := ""
+	if os.Geteuid() == 0 {
+		// Its workers would become nobody, who can't write here.
+		owner = "user root;"
+	}
+	config := fmt.Sprintf(`%[4]s daemon off; worker_processes auto; pid %[1]s/pid; error_log %[1]s/error.log;
 events { worker_connections 1024; }
 http {
   access_log off; client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
@@ -230,7 +240,7 @@ http {
     proxy_pass %[3]s; proxy_cache quern; proxy_ignore_headers Cache-Control Vary; proxy_cache_valid 200 10m;
   } }
 }
-`, folder, address, upstream)
+`, folder, address, upstream, owner)
 	file := filepath.Join(folder, "nginx.conf")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
