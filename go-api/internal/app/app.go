@@ -36,10 +36,10 @@ const (
 	healthSettleWindow = 100 * time.Millisecond
 )
 
-// gcPercent lets garbage grow to four times what is live. Exports make garbage fast, a chunk at a time, while little is
+// gcPercent lets garbage grow to three times what is live. Exports make garbage fast, a chunk at a time, while little is
 // live: with Go's default of 100, collecting took two fifths of the edge's CPU time; with this, eight exports at once
-// still fit into 70 MB.
-const gcPercent = 400
+// still fit into 100 MB.
+const gcPercent = 300
 
 // memoryBase is what the edge takes beside the front cache before it collects more often.
 const memoryBase = 64 << 20

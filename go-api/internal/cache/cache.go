@@ -121,8 +121,8 @@ const (
 	knownBytes = 8 << 20
 	// knownOverhead is one memory of a request without its names.
 	knownOverhead = 256
-	// smallEntry is what the smallest usual entry takes.
-	smallEntry = 1 << 10
+	// smallEntry is what a small entry takes; the tables are made for a cache full of such.
+	smallEntry = 4 << 10
 	// flyingShare is the part of the cache's size that flights may hold together.
 	flyingShare = 16
 )

@@ -43,6 +43,8 @@ const PATIENCE: Duration = Duration::from_millis(30);
 const TURN: Duration = Duration::from_millis(100);
 /// How old that word may be.
 const WELL: Duration = Duration::from_millis(300);
+/// How often watching is tried again while it can't be had, and everything is polled.
+const RETRY: Duration = Duration::from_secs(2);
 /// The least time between two listings, so that a storm of events leaves the processor to others.
 const GAP: Duration = Duration::from_millis(5);
 /// How many events a subscriber may be behind; beyond it, it gets a whole picture.
@@ -160,9 +162,11 @@ impl Thread {
     fn run(mut self, signals: &Receiver<Signal>) {
         let mut plan = Plan::new();
         let mut warned = false;
+        let mut try_at = Instant::now();
         loop {
-            if self.inotify.is_none() {
+            if self.inotify.is_none() && Instant::now() >= try_at {
                 self.inotify = self.establish(&mut warned);
+                try_at = Instant::now() + RETRY;
             }
             let due = plan.due(self.inotify.is_some());
             if due.is_zero() {
