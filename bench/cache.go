@@ -41,7 +41,7 @@ type rate struct {
 	cpu float64
 }
 
-// measureCache compares answers from memory with a bare handler, nginx's proxy_cache and ROAPI.
+// measureCache compares answers from memory with a bare handler, nginx's proxy_cache, Varnish and ROAPI.
 func measureCache(ctx context.Context, s settings, r *Report) error {
 	if s.wrk == "" {
 		return nil
@@ -86,6 +86,14 @@ func measureHits(ctx context.Context, s settings, r *Report, edge *process, size
 		}
 		defer proxy.stop()
 		targets = append(targets, target{name: "nginx proxy_cache before Quern", url: queryURL(proxy.url, sql)})
+	}
+	if s.varnish != "" {
+		proxy, err := startVarnish(ctx, s.varnish, edge.url)
+		if err != nil {
+			return fmt.Errorf("varnish: %w", err)
+		}
+		defer proxy.stop()
+		targets = append(targets, target{name: "Varnish before Quern", url: queryURL(proxy.url, sql)})
 	}
 	if s.roapi != "" && sql == small {
 		peer, err := startROAPI(ctx, s.roapi, filepath.Join(s.data, "nation.parquet"))
@@ -217,12 +225,8 @@ func startNginx(ctx context.Context, program, upstream string) (*process, error)
 	if err != nil {
 		return nil, err
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	address, err := freeAddress(ctx)
 	if err != nil {
-		return nil, err
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
 		return nil, err
 	}
 	owner := ""
@@ -245,11 +249,50 @@ http {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	command := start(ctx, program, "-c", file, "-p", folder)
-	if err := command.Start(); err != nil {
+	return startListening(ctx, address, program, "-c", file, "-p", folder)
+}
+
+// startVarnish runs Varnish, with its cache in memory, before a server.
+func startVarnish(ctx context.Context, program, upstream string) (*process, error) {
+	folder, err := os.MkdirTemp("", "quern-bench-varnish-")
+	if err != nil {
 		return nil, err
 	}
-	return &process{cmd: command, url: "http://" + address}, waitFor(ctx, func() bool {
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	backend, err := url.Parse(upstream)
+	if err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf(`vcl 4.1;
+backend quern { .host = %q; .port = %q; }
+sub vcl_backend_response { unset beresp.http.Vary; set beresp.ttl = 10m; return (deliver); }
+`, backend.Hostname(), backend.Port())
+	file := filepath.Join(folder, "quern.vcl")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	return startListening(ctx, address, program, "-F", "-j", "none", "-n", folder, "-f", file, "-s", "malloc,256m", "-a", address)
+}
+
+// freeAddress is an address that nobody listens on.
+func freeAddress(ctx context.Context) (string, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return listener.Addr().String(), listener.Close()
+}
+
+// startListening starts a program and waits until it listens.
+func startListening(ctx context.Context, address string, command ...string) (*process, error) {
+	started := start(ctx, command...)
+	if err := started.Start(); err != nil {
+		return nil, err
+	}
+	return &process{cmd: started, url: "http://" + address}, waitFor(ctx, func() bool {
 		dialer := net.Dialer{Timeout: time.Second}
 		conn, err := dialer.DialContext(ctx, "tcp", address)
 		if err == nil {

@@ -17,15 +17,16 @@ import (
 
 // settings are the command's flags.
 type settings struct {
-	data   string
-	out    string
-	python string
-	roapi  string
-	wrk    string
-	nginx  string
-	only   string
-	runs   int
-	calls  int
+	data    string
+	out     string
+	python  string
+	roapi   string
+	wrk     string
+	nginx   string
+	varnish string
+	only    string
+	runs    int
+	calls   int
 }
 
 func main() {
@@ -35,6 +36,7 @@ func main() {
 	flag.StringVar(&s.python, "python", "python3", "a Python with duckdb")
 	flag.StringVar(&s.roapi, "roapi", "", "the roapi program; left out where empty")
 	flag.StringVar(&s.wrk, "wrk", "", "the wrk program; without it the cache is not measured")
+	flag.StringVar(&s.varnish, "varnish", "", "the varnishd program; left out where empty")
 	flag.StringVar(&s.nginx, "nginx", "", "the nginx program; left out where empty")
 	flag.StringVar(&s.only, "only", "", "measure only `one` of start, export, select, crowd, cache")
 	bytes := flag.String("serve-bytes", "", "serve a `file`'s bytes by a bare handler, and nothing else")

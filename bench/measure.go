@@ -226,15 +226,41 @@ func measureCrowd(ctx context.Context, s settings, r *Report) error {
 			firsts[i], failures[i] = float64(answer.First.Microseconds())/1e3, err
 		})
 	}
-	group.Wait()
-	if err := errors.Join(failures...); err != nil {
+	ended := make(chan struct{})
+	go func() { group.Wait(); close(ended) }()
+	beside, err := askBeside(ctx, edge.url, ended)
+	if err := errors.Join(errors.Join(failures...), err); err != nil {
 		return err
 	}
 	label := fmt.Sprintf("%d exports at once: ", crowd)
 	r.add(label+"edge resident at most", "MiB", float64(peak(edge.cmd.Process.Pid)), 100)
 	r.add(label+"engine resident above idle at most", "MiB", float64(peak(engine.cmd.Process.Pid)-idle), 600)
 	r.add(label+"time to first byte, median", "ms", median(firsts), 100)
+	if len(beside) > 0 {
+		r.add(label+"SELECT 1 meanwhile, median", "ms", median(beside), 0)
+	}
 	return nil
+}
+
+// askBeside asks SELECT 1 now and then until the exports have ended, the first time once they have all begun, and
+// returns how many milliseconds each answer took.
+func askBeside(ctx context.Context, address string, ended <-chan struct{}) ([]float64, error) {
+	var took []float64
+	pause := time.Second
+	for {
+		select {
+		case <-ended:
+			return took, nil
+		case <-time.After(pause):
+		}
+		answer, err := ask(ctx, address, "SELECT 1")
+		if err != nil {
+			<-ended
+			return nil, err
+		}
+		took = append(took, float64(answer.Whole.Microseconds())/1e3)
+		pause = 50 * time.Millisecond
+	}
 }
 
 // contender is one of several ways to do the same.

@@ -13,6 +13,7 @@ use quern_grpc::proto::metrics_service_server::MetricsServiceServer;
 use quern_grpc::proto::query_service_server::QueryServiceServer;
 use quern_grpc::{CatalogService, MetricsService, QueryService, Watches};
 use quern_query::Engine;
+use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -36,6 +37,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
         .worker_threads(limits.threads)
         .thread_stack_size(CPU_STACK)
         .thread_name("quern-cpu")
+        .on_thread_start(step_back)
         .enable_all()
         .build()
         .context("can't start the CPU threads")?;
@@ -55,6 +57,17 @@ pub(crate) fn run(config: Config) -> Result<()> {
     shut_down(io);
     shut_down(cpu);
     result
+}
+
+/// Gives a thread of heavy work less weight (nice 10) than those that accept calls and pass bytes on: a call's way in
+/// and out stays short while all processors compute. Where the system refuses, the thread is like any other.
+fn step_back() {
+    /// Of 0 to 99, where 50 is nice 0.
+    const WEIGHT: u8 = 25;
+    let Ok(weight) = ThreadPriorityValue::try_from(WEIGHT) else { return };
+    if let Err(error) = set_current_thread_priority(ThreadPriority::Crossplatform(weight)) {
+        tracing::debug!(?error, "the system keeps the thread's priority");
+    }
 }
 
 /// Blocking work that is still running (a read of a slow disk) must not keep the process alive.
