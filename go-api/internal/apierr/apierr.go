@@ -41,6 +41,9 @@ const (
 	ParameterInvalid      Reason = "PARAMETER_INVALID"
 	PageSizeInvalid       Reason = "PAGE_SIZE_INVALID"
 	PageTokenInvalid      Reason = "PAGE_TOKEN_INVALID"
+	FilterInvalid         Reason = "FILTER_INVALID"
+	FieldsInvalid         Reason = "FIELDS_INVALID"
+	OrderInvalid          Reason = "ORDER_INVALID"
 	EngineUnavailable     Reason = "ENGINE_UNAVAILABLE"
 	DeadlineExceeded      Reason = "QUERY_TIMEOUT"
 	RequestCanceled       Reason = "CANCELLED"
@@ -87,6 +90,9 @@ var Table = []Entry{
 	{ParameterInvalid, codes.InvalidArgument, 0, "A number in `params` has more digits than a JSON number carries safely; the engine uses the same reason for missing, extra and wrongly typed parameters."},
 	{PageSizeInvalid, codes.InvalidArgument, 0, "`page_size` is negative."},
 	{PageTokenInvalid, codes.InvalidArgument, 0, "`page_token` is not one that this server made for this list."},
+	{FilterInvalid, codes.InvalidArgument, 0, "`filter` does not parse; the message says where. The engine uses the same reason for one that does not fit the table."},
+	{FieldsInvalid, codes.InvalidArgument, 0, "`fields` is not a list of columns; the message says where."},
+	{OrderInvalid, codes.InvalidArgument, 0, "`order_by` is not a list of columns, each with asc or desc or nothing; the engine uses the same reason for a column that has no order."},
 	{EngineUnavailable, codes.Unavailable, 0, "The engine can't be reached; `Retry-After` says when to try again."},
 	{DeadlineExceeded, codes.DeadlineExceeded, 0, "The request ran past its timeout."},
 	{RequestCanceled, codes.Canceled, 0, "The caller went away."},

@@ -82,7 +82,7 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 	defer closeCache()
 	queries := service.NewQueries(backend.client, answers, service.Timeouts{Default: cfg.TimeoutDefault, Most: cfg.TimeoutMax})
 	services := rpc.Services{
-		Tables:  service.NewTables(backend.client, cfg.TimeoutDefault),
+		Tables:  service.NewTables(backend.client, queries, cfg.TimeoutDefault),
 		Queries: service.NewQueryServer(queries),
 	}
 	var draining atomic.Bool

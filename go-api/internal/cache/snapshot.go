@@ -23,6 +23,8 @@ type Header struct {
 	Snapshots []Snapshot
 	// Cacheable says that the same request on the same snapshots has the same answer.
 	Cacheable bool
+	// NextPageToken is a page's, empty on the last page, and where the result is no page or has not been read.
+	NextPageToken string
 }
 
 // Receipt is what a complete result was.

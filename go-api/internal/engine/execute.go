@@ -118,7 +118,11 @@ func (c *Client) Plan(ctx context.Context, request *enginev1.ExecuteRequest) (ca
 }
 
 func headerOf(header *enginev1.ExecuteHeader) cache.Header {
-	return cache.Header{Snapshots: snapshotsOf(header.GetSnapshots()), Cacheable: header.GetCacheable()}
+	return cache.Header{
+		Snapshots:     snapshotsOf(header.GetSnapshots()),
+		Cacheable:     header.GetCacheable(),
+		NextPageToken: header.GetNextPageToken(),
+	}
 }
 
 // Close gives the result up; the engine stops a query that is still running.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +45,8 @@ type Supervisor struct {
 	process Process
 	folder  string
 	socket  string
+	// secret seals page tokens, so that they outlive an engine that died.
+	secret  string
 	restart func()
 
 	stopping chan struct{}
@@ -67,6 +70,7 @@ func Supervise(process Process) (*Supervisor, error) {
 		process:  process,
 		folder:   folder,
 		socket:   socket,
+		secret:   rand.Text(),
 		restart:  func() {},
 		stopping: make(chan struct{}),
 		done:     make(chan struct{}),
@@ -172,6 +176,8 @@ func (s *Supervisor) spawn() error {
 	}
 	args := append([]string{"--listen", s.URL(), "--supervised"}, s.process.Args...)
 	cmd := exec.Command(s.process.Binary, args...) //nolint:gosec,noctx // the operator names the binary, and Stop ends it
+	// Where the operator has set another, the later one counts.
+	cmd.Env = append([]string{"QUERN_PAGE_TOKEN_SECRET=" + s.secret}, os.Environ()...)
 	cmd.Stderr = &relay{out: s.process.Output, logger: s.process.Logger}
 	cmd.Stdout = cmd.Stderr
 	cmd.WaitDelay = 2 * time.Second

@@ -41,9 +41,10 @@ func hitHandler(t testing.TB) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
+	queries := service.NewQueries(client, answers, service.Timeouts{Default: 5 * time.Second, Most: 10 * time.Second})
 	handler, err := rest.NewHandler(t.Context(), rest.Options{
-		Tables:  service.NewTables(client, 5*time.Second),
-		Queries: service.NewQueries(client, answers, service.Timeouts{Default: 5 * time.Second, Most: 10 * time.Second}),
+		Tables:  service.NewTables(client, queries, 5*time.Second),
+		Queries: queries,
 		Ready:   client.Serving,
 		//nolint:sloglint // Writing the access log is part of what is measured.
 		Logger:   slog.New(slog.NewJSONHandler(io.Discard, nil)),

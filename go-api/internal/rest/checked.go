@@ -7,6 +7,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
 	"github.com/quern-data/quern/go-api/internal/service"
 )
 
@@ -20,7 +21,7 @@ const (
 )
 
 // asked is a request as it came, before anyone has read it.
-type asked struct{ method, query, accept string }
+type asked struct{ method, path, query, accept string }
 
 // checked remembers what requests mean, so that the same bytes are not read and checked again: that would be most of
 // the work of an answer from memory. What a request means never changes.
@@ -31,7 +32,7 @@ func newChecked() (*checked, error) {
 		MaximumWeight: checkedBytes,
 		Weigher: func(request asked, _ *service.Query) uint32 {
 			//nolint:gosec // at most checkedMost goes in
-			return uint32(checkedOverhead + 3*(len(request.query)+len(request.accept)))
+			return uint32(checkedOverhead + 3*(len(request.path)+len(request.query)+len(request.accept)))
 		},
 	})
 	if err != nil {
@@ -42,18 +43,14 @@ func newChecked() (*checked, error) {
 
 // check reads and checks a request, or remembers what it means.
 func (a *api) check(route *route, w http.ResponseWriter, r *http.Request) (*service.Query, error) {
-	key := asked{method: r.Method, query: r.URL.RawQuery, accept: strings.Join(r.Header["Accept"], ",")}
-	memorable := !route.hasBody && len(key.query)+len(key.accept) <= checkedMost
+	key := asked{method: r.Method, path: r.URL.Path, query: r.URL.RawQuery, accept: strings.Join(r.Header["Accept"], ",")}
+	memorable := !route.hasBody && len(key.path)+len(key.query)+len(key.accept) <= checkedMost
 	if memorable {
 		if query, ok := a.checked.GetIfPresent(key); ok {
 			return query, nil
 		}
 	}
-	request, err := readQuery(route, w, r)
-	if err != nil {
-		return nil, err
-	}
-	query, err := a.queries.Check(request, formatByAccept(r.Header))
+	query, err := a.read(route, w, r)
 	if err != nil {
 		return nil, err
 	}
@@ -62,3 +59,22 @@ func (a *api) check(route *route, w http.ResponseWriter, r *http.Request) (*serv
 	}
 	return query, nil
 }
+
+// read reads and checks a request.
+func (a *api) read(route *route, w http.ResponseWriter, r *http.Request) (*service.Query, error) {
+	if route.input.FullName() == readRows {
+		request := &quernv1.ReadRowsRequest{Table: route.parameter(r.URL.Path, "table")}
+		if err := readParameters(route, r.URL.RawQuery, request); err != nil {
+			return nil, err
+		}
+		return a.queries.CheckRows(request, formatByAccept(r.Header))
+	}
+	request, err := readQuery(route, w, r)
+	if err != nil {
+		return nil, err
+	}
+	return a.queries.Check(request, formatByAccept(r.Header))
+}
+
+// readRows names the request for a page of rows.
+var readRows = (&quernv1.ReadRowsRequest{}).ProtoReflect().Descriptor().FullName()

@@ -75,9 +75,10 @@ func start(t *testing.T, onExecute func(try int, request *enginev1.ExecuteReques
 		t.Fatal(err)
 	}
 	logs := &bytes.Buffer{}
+	queries := service.NewQueries(client, answers, service.Timeouts{Default: 5 * time.Second, Most: 10 * time.Second})
 	handler, err := rest.NewHandler(t.Context(), rest.Options{
-		Tables:      service.NewTables(client, 5*time.Second),
-		Queries:     service.NewQueries(client, answers, service.Timeouts{Default: 5 * time.Second, Most: 10 * time.Second}),
+		Tables:      service.NewTables(client, queries, 5*time.Second),
+		Queries:     queries,
 		Ready:       client.Serving,
 		Logger:      slog.New(slog.NewJSONHandler(logs, nil)),
 		CORSOrigins: []string{"https://example.com"},

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -60,7 +61,7 @@ func (a *api) query(ex *exchange, route *route, w http.ResponseWriter, r *http.R
 	if !query.Format.Binary {
 		coding = codingByAccept(r.Header)
 	}
-	reply := reply{ex: ex, w: w, query: query, coding: coding, keep: a.keep}
+	reply := reply{ex: ex, w: w, url: r.URL, query: query, coding: coding, keep: a.keep}
 	conditions := r.Header["If-None-Match"]
 	if answer := query.Hit(); answer != nil {
 		return reply.answer(r.Context(), r.Method, answer, conditions)
@@ -93,6 +94,7 @@ func directives(header http.Header) string {
 type reply struct {
 	ex     *exchange
 	w      http.ResponseWriter
+	url    *url.URL
 	query  *service.Query
 	coding cache.Coding
 	// keep returns the response directives for an answer, or nothing for the default.
@@ -129,6 +131,16 @@ func (p *reply) status(status cache.Status) {
 	p.w.Header()["Cache-Status"] = lines
 }
 
+// link names the next page (RFC 8288), by the same request with another token.
+func (p *reply) link(next string) {
+	if next == "" {
+		return
+	}
+	parameters := p.url.Query()
+	parameters.Set("page_token", next)
+	p.w.Header()["Link"] = []string{"<" + p.url.EscapedPath() + "?" + parameters.Encode() + `>; rel="next"`}
+}
+
 // describe sets the headers that every result has.
 func (p *reply) describe(tag cache.Tag, read []cache.Snapshot, tagged bool) {
 	header := p.w.Header()
@@ -155,6 +167,7 @@ func (p *reply) notModified(tag cache.Tag, read []cache.Snapshot) {
 // answer sends a result. Nothing is written before the first byte of the body is there.
 func (p *reply) answer(ctx context.Context, method string, answer *cache.Answer, conditions []string) error {
 	p.status(answer.Status)
+	p.link(answer.Header.NextPageToken)
 	tagged := answer.Tag != "" && answer.Header.Cacheable
 	if tagged && matches(conditions, string(answer.Tag)) {
 		p.notModified(answer.Tag, answer.Header.Snapshots)

@@ -75,6 +75,15 @@ func (r *route) matches(path string) bool {
 	})
 }
 
+// parameter returns what stands for `{name}` in a path that matches.
+func (r *route) parameter(path, name string) string {
+	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	if at := slices.Index(r.segments, "{"+name+"}"); at >= 0 && at < len(segments) {
+		return segments[at]
+	}
+	return ""
+}
+
 // queryField returns the request's field that a query parameter of that name sets, or nil.
 func (r *route) queryField(name string) protoreflect.FieldDescriptor {
 	if slices.Contains(r.segments, "{"+name+"}") {

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/api/httpbody"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
@@ -32,6 +34,8 @@ const (
 	CacheStatusKey = "cache-status"
 	// EntityTagKey is response header metadata: the result's entity tag.
 	EntityTagKey = "etag"
+	// NextPageTokenKey is response header metadata of a page that is not the last: the next one's token.
+	NextPageTokenKey = "quern-next-page-token" //nolint:gosec // it is no credential
 )
 
 // NoFormat as the default format says that the caller accepts none.
@@ -84,7 +88,7 @@ func (q *Queries) Check(request *quernv1.QueryRequest, defaultFormat string) (*Q
 	if err != nil {
 		return nil, err
 	}
-	execute, timeout, err := q.execution(request, format)
+	execute, err := execution(request)
 	if err != nil {
 		return nil, err
 	}
@@ -92,16 +96,48 @@ func (q *Queries) Check(request *quernv1.QueryRequest, defaultFormat string) (*Q
 	if err != nil {
 		return nil, err
 	}
+	name := []string{"query", cache.CanonicalSQL(request.GetSql()), params}
+	return q.prepare(execute, format, common{request.GetNumbers(), request.GetTimeout()}, name, request.GetSql())
+}
+
+// common is what all requests for a result say beside what they ask.
+type common struct {
+	numbers string
+	timeout *durationpb.Duration
+}
+
+// prepare completes a query. name is what tells the request from others, spelling what its failures may refer to.
+func (q *Queries) prepare(execute *enginev1.ExecuteRequest, format Format, how common, name []string, spelling string) (*Query, error) {
+	numbers, err := resolveNumbers(how.numbers)
+	if err != nil {
+		return nil, err
+	}
+	timeout, err := q.timeout(how.timeout)
+	if err != nil {
+		return nil, err
+	}
+	execute.Format, execute.Numbers = format.engine, numbers
 	query := &Query{Format: format, Timeout: timeout, queries: q, execute: execute}
 	query.request = cache.Request{
-		Key:      cache.KeyOf("query", format.Name, execute.GetNumbers().String(), cache.CanonicalSQL(request.GetSql()), params),
-		Spelling: request.GetSql(),
+		Key:      cache.KeyOf(append([]string{format.Name, numbers.String()}, name...)...),
+		Spelling: spelling,
 		Timeout:  timeout,
 		Execute: func(ctx context.Context) (cache.Execution, error) {
 			return q.engine.Execute(ctx, execute)
 		},
 	}
 	return query, nil
+}
+
+// timeout takes the caller's wish within the server's bounds.
+func (q *Queries) timeout(asked *durationpb.Duration) (time.Duration, error) {
+	timeout := q.timeouts.Default
+	if asked != nil {
+		if timeout = asked.AsDuration(); timeout <= 0 || !asked.IsValid() {
+			return 0, apierr.Field(apierr.TimeoutInvalid, "timeout", "`timeout` must be more than zero, such as \"5s\"")
+		}
+	}
+	return min(timeout, q.timeouts.Most), nil
 }
 
 // With returns the query with request directives (RFC 9111, 5.2.1).
@@ -167,15 +203,22 @@ type QueryServer struct {
 // NewQueryServer returns the gRPC side of the query service.
 func NewQueryServer(queries *Queries) *QueryServer { return &QueryServer{queries: queries} }
 
-// Query implements quern.v1.QueryService. No header leaves before the first chunk or the receipt is there, so an early
-// failure is an error and nothing else.
+// Query implements quern.v1.QueryService.
 func (s *QueryServer) Query(request *quernv1.QueryRequest, stream quernv1.QueryService_QueryServer) error {
-	md, _ := metadata.FromIncomingContext(stream.Context())
-	checked, err := s.queries.Check(request, "")
+	query, err := s.queries.Check(request, "")
 	if err != nil {
 		return err
 	}
-	query := checked.With(strings.Join(md.Get(CacheControlKey), ","))
+	return query.serve(stream, func(body *httpbody.HttpBody, receipt *quernv1.Receipt) error {
+		return stream.Send(&quernv1.QueryResponse{Body: body, Receipt: receipt})
+	})
+}
+
+// serve answers over gRPC. No header leaves before the first chunk or the receipt is there, so an early failure is an
+// error and nothing else. send is given a body, or last the receipt.
+func (q *Query) serve(stream grpc.ServerStream, send func(*httpbody.HttpBody, *quernv1.Receipt) error) error {
+	md, _ := metadata.FromIncomingContext(stream.Context())
+	query := q.With(strings.Join(md.Get(CacheControlKey), ","))
 	ctx, cancel := context.WithTimeout(stream.Context(), query.Timeout)
 	defer cancel()
 	answer, err := query.Do(ctx)
@@ -187,10 +230,13 @@ func (s *QueryServer) Query(request *quernv1.QueryRequest, stream quernv1.QueryS
 	if answer.Tag != "" {
 		header.Set(EntityTagKey, cache.Identity.Tag(answer.Tag))
 	}
+	if next := answer.Header.NextPageToken; next != "" {
+		header.Set(NextPageTokenKey, next)
+	}
 	if err := stream.SendHeader(header); err != nil {
 		return err
 	}
-	if err := sendChunks(ctx, stream, answer, query.Format.MediaType); err != nil {
+	if err := sendChunks(ctx, answer, query.Format.MediaType, send); err != nil {
 		return query.Outward(ctx, err)
 	}
 	line, err := FormatReceipt(answer.Receipt(), answer.Header.Snapshots)
@@ -198,27 +244,27 @@ func (s *QueryServer) Query(request *quernv1.QueryRequest, stream quernv1.QueryS
 		return query.Outward(ctx, err)
 	}
 	stream.SetTrailer(metadata.Pairs(ReceiptKey, line))
-	return stream.Send(&quernv1.QueryResponse{Receipt: publicReceipt(answer.Receipt(), answer.Header.Snapshots)})
+	return send(nil, publicReceipt(answer.Receipt(), answer.Header.Snapshots))
 }
 
 // messageBytes is the most that one message of a result carries.
 const messageBytes = 256 << 10
 
 // sendChunks sends at least one message, so that an empty result has its content type too.
-func sendChunks(ctx context.Context, stream quernv1.QueryService_QueryServer, answer *cache.Answer, mediaType string) error {
+func sendChunks(ctx context.Context, answer *cache.Answer, mediaType string, send func(*httpbody.HttpBody, *quernv1.Receipt) error) error {
 	for {
 		chunk, err := answer.Next(ctx)
 		if errors.Is(err, io.EOF) {
 			if mediaType == "" {
 				return nil
 			}
-			return stream.Send(&quernv1.QueryResponse{Body: &httpbody.HttpBody{ContentType: mediaType}})
+			return send(&httpbody.HttpBody{ContentType: mediaType}, nil)
 		}
 		if err != nil {
 			return err
 		}
 		for part := range slices.Chunk(chunk, messageBytes) {
-			if err := stream.Send(&quernv1.QueryResponse{Body: &httpbody.HttpBody{ContentType: mediaType, Data: part}}); err != nil {
+			if err := send(&httpbody.HttpBody{ContentType: mediaType, Data: part}, nil); err != nil {
 				return err
 			}
 			mediaType = ""
@@ -227,30 +273,15 @@ func sendChunks(ctx context.Context, stream quernv1.QueryService_QueryServer, an
 }
 
 // execution checks the request and translates it for the engine.
-func (q *Queries) execution(request *quernv1.QueryRequest, format Format) (*enginev1.ExecuteRequest, time.Duration, error) {
+func execution(request *quernv1.QueryRequest) (*enginev1.ExecuteRequest, error) {
 	if strings.TrimSpace(request.GetSql()) == "" {
-		return nil, 0, apierr.Field(apierr.FieldRequired, "sql", "`sql` is empty: give one read-only statement, such as SELECT 1")
+		return nil, apierr.Field(apierr.FieldRequired, "sql", "`sql` is empty: give one read-only statement, such as SELECT 1")
 	}
 	if tooDeep(request.GetParams(), maxParamDepth) {
-		return nil, 0, apierr.Field(apierr.ParameterInvalid, "params",
+		return nil, apierr.Field(apierr.ParameterInvalid, "params",
 			fmt.Sprintf("`params` is nested more than %d levels deep", maxParamDepth))
 	}
-	numbers, err := resolveNumbers(request.GetNumbers())
-	if err != nil {
-		return nil, 0, err
-	}
-	timeout := q.timeouts.Default
-	if asked := request.GetTimeout(); asked != nil {
-		if timeout = asked.AsDuration(); timeout <= 0 || !asked.IsValid() {
-			return nil, 0, apierr.Field(apierr.TimeoutInvalid, "timeout", "`timeout` must be more than zero, such as \"5s\"")
-		}
-	}
-	return &enginev1.ExecuteRequest{
-		Sql:     request.GetSql(),
-		Params:  request.GetParams(),
-		Format:  format.engine,
-		Numbers: numbers,
-	}, min(timeout, q.timeouts.Most), nil
+	return &enginev1.ExecuteRequest{Sql: request.GetSql(), Params: request.GetParams()}, nil
 }
 
 // maxParamDepth keeps a request below the nesting that protobuf decoders refuse.

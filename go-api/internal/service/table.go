@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"math"
 	"sort"
 	"time"
@@ -28,18 +29,19 @@ type Tables struct {
 	quernv1.UnimplementedTableServiceServer
 
 	catalog Catalog
+	queries *Queries
 	timeout time.Duration
 }
 
-// NewTables returns the table service; each call may take timeout.
-func NewTables(catalog Catalog, timeout time.Duration) *Tables {
-	return &Tables{catalog: catalog, timeout: timeout}
+// NewTables returns the table service; each call about tables may take timeout, those for rows are answered by queries.
+func NewTables(catalog Catalog, queries *Queries, timeout time.Duration) *Tables {
+	return &Tables{catalog: catalog, queries: queries, timeout: timeout}
 }
 
 // ListTables implements quern.v1.TableService. Pages follow the names, so a table that comes or goes between two pages
 // never makes another appear twice or not at all.
 func (t *Tables) ListTables(ctx context.Context, request *quernv1.ListTablesRequest) (*quernv1.ListTablesResponse, error) {
-	size, err := pageSize(request.GetPageSize())
+	size, err := pageSize(request.GetPageSize(), maxPageSize, maxPageSize)
 	if err != nil {
 		return nil, err
 	}
@@ -95,14 +97,16 @@ func (t *Tables) GetTable(ctx context.Context, request *quernv1.GetTableRequest)
 	return &quernv1.GetTableResponse{Table: publicTable(table)}, nil
 }
 
-func pageSize(asked int32) (int, error) {
+// pageSize takes the caller's wish by AIP-158.
+func pageSize(asked int32, otherwise, most int) (int, error) {
 	switch {
 	case asked < 0:
-		return 0, apierr.Field(apierr.PageSizeInvalid, "page_size", "`page_size` is negative: ask for 1 to 1000, or leave it out")
-	case asked == 0 || asked > maxPageSize:
-		return maxPageSize, nil
+		return 0, apierr.Field(apierr.PageSizeInvalid, "page_size",
+			fmt.Sprintf("`page_size` is negative: ask for 1 to %d, or leave it out", most))
+	case asked == 0:
+		return otherwise, nil
 	default:
-		return int(asked), nil
+		return min(int(asked), most), nil
 	}
 }
 

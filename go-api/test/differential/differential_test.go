@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quern-data/quern/go-api/test/harness"
 )
@@ -48,6 +50,24 @@ func harnessTables(t *testing.T, server *harness.Server) {
 	}
 }
 
+// rowCases is how many random walks TestRows makes.
+const rowCases = 150
+
+// TestRows walks tables page by page, with random filters, orders and page sizes. QUERN_SEED repeats a run.
+func TestRows(t *testing.T) {
+	seed := os.Getenv("QUERN_SEED")
+	if seed == "" {
+		seed = strconv.FormatInt(time.Now().UnixNano(), 10)
+	}
+	t.Logf("QUERN_SEED=%s", seed)
+	folder := script(t, ".ci/vega")
+	server := harness.Start(t, folder)
+	compared := compareWith(t, "rows.py", server.URL, folder, seed, strconv.Itoa(rowCases))
+	if compared != rowCases {
+		t.Errorf("compared %d walks", compared)
+	}
+}
+
 func TestTPCH(t *testing.T) {
 	scale := os.Getenv("QUERN_TPCH_SCALE")
 	if scale == "" {
@@ -69,12 +89,17 @@ func TestTPCH(t *testing.T) {
 	}
 }
 
-// compare runs compare.py and makes a subtest of each line that it prints.
+// compare runs compare.py, and compareWith any program like it, and makes a subtest of each line that it prints.
 func compare(t *testing.T, url string, args ...string) int {
+	t.Helper()
+	return compareWith(t, "compare.py", append([]string{url}, args...)...)
+}
+
+func compareWith(t *testing.T, program string, args ...string) int {
 	t.Helper()
 	python := script(t, ".ci/venv", filepath.Join(harness.Root(t), "go-api/test/requirements.txt"))
 	//nolint:gosec // The interpreter is the cached environment's.
-	command := exec.CommandContext(t.Context(), python, append([]string{"compare.py", url}, args...)...)
+	command := exec.CommandContext(t.Context(), python, append([]string{program}, args...)...)
 	command.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "TZ=UTC")
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
@@ -105,7 +130,7 @@ func compare(t *testing.T, url string, args ...string) int {
 		})
 	}
 	if err := command.Wait(); err != nil {
-		t.Fatalf("compare.py: %v\n%s", err, stderr.String())
+		t.Fatalf("%s: %v\n%s", program, err, stderr.String())
 	}
 	return count
 }

@@ -10,8 +10,10 @@ package quernv1
 
 import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
+	httpbody "google.golang.org/genproto/googleapis/api/httpbody"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -78,7 +80,183 @@ func (x Table_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Table_State.Descriptor instead.
 func (Table_State) EnumDescriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{4, 0}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{6, 0}
+}
+
+// ReadRowsRequest asks for a page of rows.
+type ReadRowsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The table's name.
+	Table string `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	// Which rows: a filter by AIP-160, such as `delay > 60 AND origin = "SFO"`, at most 16 KiB.
+	Filter string `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Which columns, separated by commas, such as `delay,origin`; all where empty.
+	Fields string `protobuf:"bytes,3,opt,name=fields,proto3" json:"fields,omitempty"`
+	// In which order, by AIP-132, such as `delay desc, origin`; nulls come last. Rows that are equal in it, and all
+	// where it is empty, come in the table's own order.
+	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// The most rows to return, 1 to 10000; 0 means 100 and larger values are taken as 10000 (AIP-158).
+	PageSize int32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The `next_page_token` of the page before; empty for the first page. All but `page_size`, `format`, `numbers` and
+	// `timeout` must be as they were.
+	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// `json` (the default), `json-array`, `ndjson`, `csv`, `arrow` or `parquet`. Over REST it wins over Accept.
+	Format string `protobuf:"bytes,7,opt,name=format,proto3" json:"format,omitempty"`
+	// How JSON carries 64-bit integers and decimals: `exact` (the default), numbers with all their digits,
+	// or `string`.
+	Numbers string `protobuf:"bytes,8,opt,name=numbers,proto3" json:"numbers,omitempty"`
+	// The longest the request may take, more than 0; the server's default where absent, and its maximum above that.
+	Timeout       *durationpb.Duration `protobuf:"bytes,9,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadRowsRequest) Reset() {
+	*x = ReadRowsRequest{}
+	mi := &file_quern_v1_table_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadRowsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadRowsRequest) ProtoMessage() {}
+
+func (x *ReadRowsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_v1_table_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadRowsRequest.ProtoReflect.Descriptor instead.
+func (*ReadRowsRequest) Descriptor() ([]byte, []int) {
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ReadRowsRequest) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *ReadRowsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *ReadRowsRequest) GetFields() string {
+	if x != nil {
+		return x.Fields
+	}
+	return ""
+}
+
+func (x *ReadRowsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ReadRowsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ReadRowsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ReadRowsRequest) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+func (x *ReadRowsRequest) GetNumbers() string {
+	if x != nil {
+		return x.Numbers
+	}
+	return ""
+}
+
+func (x *ReadRowsRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// ReadRowsResponse is one part of a page.
+type ReadRowsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Encoded bytes; the first message also names the content type.
+	Body *httpbody.HttpBody `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
+	// What ends a complete page; on the last message only.
+	Receipt       *Receipt `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadRowsResponse) Reset() {
+	*x = ReadRowsResponse{}
+	mi := &file_quern_v1_table_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadRowsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadRowsResponse) ProtoMessage() {}
+
+func (x *ReadRowsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_v1_table_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadRowsResponse.ProtoReflect.Descriptor instead.
+func (*ReadRowsResponse) Descriptor() ([]byte, []int) {
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ReadRowsResponse) GetBody() *httpbody.HttpBody {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *ReadRowsResponse) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
 }
 
 // ListTablesRequest asks for a page of tables.
@@ -94,7 +272,7 @@ type ListTablesRequest struct {
 
 func (x *ListTablesRequest) Reset() {
 	*x = ListTablesRequest{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[0]
+	mi := &file_quern_v1_table_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -106,7 +284,7 @@ func (x *ListTablesRequest) String() string {
 func (*ListTablesRequest) ProtoMessage() {}
 
 func (x *ListTablesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[0]
+	mi := &file_quern_v1_table_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -119,7 +297,7 @@ func (x *ListTablesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTablesRequest.ProtoReflect.Descriptor instead.
 func (*ListTablesRequest) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{0}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ListTablesRequest) GetPageSize() int32 {
@@ -153,7 +331,7 @@ type ListTablesResponse struct {
 
 func (x *ListTablesResponse) Reset() {
 	*x = ListTablesResponse{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[1]
+	mi := &file_quern_v1_table_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -165,7 +343,7 @@ func (x *ListTablesResponse) String() string {
 func (*ListTablesResponse) ProtoMessage() {}
 
 func (x *ListTablesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[1]
+	mi := &file_quern_v1_table_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -178,7 +356,7 @@ func (x *ListTablesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTablesResponse.ProtoReflect.Descriptor instead.
 func (*ListTablesResponse) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{1}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListTablesResponse) GetTables() []*Table {
@@ -220,7 +398,7 @@ type GetTableRequest struct {
 
 func (x *GetTableRequest) Reset() {
 	*x = GetTableRequest{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[2]
+	mi := &file_quern_v1_table_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -232,7 +410,7 @@ func (x *GetTableRequest) String() string {
 func (*GetTableRequest) ProtoMessage() {}
 
 func (x *GetTableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[2]
+	mi := &file_quern_v1_table_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -245,7 +423,7 @@ func (x *GetTableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTableRequest.ProtoReflect.Descriptor instead.
 func (*GetTableRequest) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{2}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetTableRequest) GetTable() string {
@@ -266,7 +444,7 @@ type GetTableResponse struct {
 
 func (x *GetTableResponse) Reset() {
 	*x = GetTableResponse{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[3]
+	mi := &file_quern_v1_table_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -278,7 +456,7 @@ func (x *GetTableResponse) String() string {
 func (*GetTableResponse) ProtoMessage() {}
 
 func (x *GetTableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[3]
+	mi := &file_quern_v1_table_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -291,7 +469,7 @@ func (x *GetTableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTableResponse.ProtoReflect.Descriptor instead.
 func (*GetTableResponse) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{3}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetTableResponse) GetTable() *Table {
@@ -330,7 +508,7 @@ type Table struct {
 
 func (x *Table) Reset() {
 	*x = Table{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[4]
+	mi := &file_quern_v1_table_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +520,7 @@ func (x *Table) String() string {
 func (*Table) ProtoMessage() {}
 
 func (x *Table) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[4]
+	mi := &file_quern_v1_table_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +533,7 @@ func (x *Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Table.ProtoReflect.Descriptor instead.
 func (*Table) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{4}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Table) GetName() string {
@@ -445,7 +623,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[5]
+	mi := &file_quern_v1_table_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -457,7 +635,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[5]
+	mi := &file_quern_v1_table_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,7 +648,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{5}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Problem) GetReason() string {
@@ -518,7 +696,7 @@ type Column struct {
 
 func (x *Column) Reset() {
 	*x = Column{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[6]
+	mi := &file_quern_v1_table_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +708,7 @@ func (x *Column) String() string {
 func (*Column) ProtoMessage() {}
 
 func (x *Column) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[6]
+	mi := &file_quern_v1_table_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +721,7 @@ func (x *Column) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Column.ProtoReflect.Descriptor instead.
 func (*Column) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{6}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Column) GetName() string {
@@ -587,7 +765,7 @@ type PassedOver struct {
 
 func (x *PassedOver) Reset() {
 	*x = PassedOver{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[7]
+	mi := &file_quern_v1_table_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +777,7 @@ func (x *PassedOver) String() string {
 func (*PassedOver) ProtoMessage() {}
 
 func (x *PassedOver) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[7]
+	mi := &file_quern_v1_table_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +790,7 @@ func (x *PassedOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassedOver.ProtoReflect.Descriptor instead.
 func (*PassedOver) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{7}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PassedOver) GetPath() string {
@@ -633,7 +811,21 @@ var File_quern_v1_table_service_proto protoreflect.FileDescriptor
 
 const file_quern_v1_table_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cquern/v1/table_service.proto\x12\bquern.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\"[\n" +
+	"\x1cquern/v1/table_service.proto\x12\bquern.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cquern/v1/query_service.proto\"\xcb\x02\n" +
+	"\x0fReadRowsRequest\x12\x1a\n" +
+	"\x05table\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\x05table\x12\x1c\n" +
+	"\x06filter\x18\x02 \x01(\tB\x04\xe2A\x01\x01R\x06filter\x12\x1c\n" +
+	"\x06fields\x18\x03 \x01(\tB\x04\xe2A\x01\x01R\x06fields\x12\x1f\n" +
+	"\border_by\x18\x04 \x01(\tB\x04\xe2A\x01\x01R\aorderBy\x12!\n" +
+	"\tpage_size\x18\x05 \x01(\x05B\x04\xe2A\x01\x01R\bpageSize\x12#\n" +
+	"\n" +
+	"page_token\x18\x06 \x01(\tB\x04\xe2A\x01\x01R\tpageToken\x12\x1c\n" +
+	"\x06format\x18\a \x01(\tB\x04\xe2A\x01\x01R\x06format\x12\x1e\n" +
+	"\anumbers\x18\b \x01(\tB\x04\xe2A\x01\x01R\anumbers\x129\n" +
+	"\atimeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\x04\xe2A\x01\x01R\atimeout\"i\n" +
+	"\x10ReadRowsResponse\x12(\n" +
+	"\x04body\x18\x01 \x01(\v2\x14.google.api.HttpBodyR\x04body\x12+\n" +
+	"\areceipt\x18\x02 \x01(\v2\x11.quern.v1.ReceiptR\areceipt\"[\n" +
 	"\x11ListTablesRequest\x12!\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\x04\xe2A\x01\x01R\bpageSize\x12#\n" +
 	"\n" +
@@ -683,12 +875,13 @@ const file_quern_v1_table_service_proto_rawDesc = "" +
 	"\n" +
 	"PassedOver\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason2\xd1\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason2\xbd\x02\n" +
 	"\fTableService\x12[\n" +
 	"\n" +
 	"ListTables\x12\x1b.quern.v1.ListTablesRequest\x1a\x1c.quern.v1.ListTablesResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/tables\x12d\n" +
-	"\bGetTable\x12\x19.quern.v1.GetTableRequest\x1a\x1a.quern.v1.GetTableResponse\"!\x82\xd3\xe4\x93\x02\x1bb\x05table\x12\x12/v1/tables/{table}B9Z7github.com/quern-data/quern/go-api/gen/quern/v1;quernv1b\x06proto3"
+	"\bGetTable\x12\x19.quern.v1.GetTableRequest\x1a\x1a.quern.v1.GetTableResponse\"!\x82\xd3\xe4\x93\x02\x1bb\x05table\x12\x12/v1/tables/{table}\x12j\n" +
+	"\bReadRows\x12\x19.quern.v1.ReadRowsRequest\x1a\x1a.quern.v1.ReadRowsResponse\"%\x82\xd3\xe4\x93\x02\x1fb\x04body\x12\x17/v1/tables/{table}/rows0\x01B9Z7github.com/quern-data/quern/go-api/gen/quern/v1;quernv1b\x06proto3"
 
 var (
 	file_quern_v1_table_service_proto_rawDescOnce sync.Once
@@ -703,35 +896,45 @@ func file_quern_v1_table_service_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_v1_table_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quern_v1_table_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_quern_v1_table_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_quern_v1_table_service_proto_goTypes = []any{
-	(Table_State)(0),           // 0: quern.v1.Table.State
-	(*ListTablesRequest)(nil),  // 1: quern.v1.ListTablesRequest
-	(*ListTablesResponse)(nil), // 2: quern.v1.ListTablesResponse
-	(*GetTableRequest)(nil),    // 3: quern.v1.GetTableRequest
-	(*GetTableResponse)(nil),   // 4: quern.v1.GetTableResponse
-	(*Table)(nil),              // 5: quern.v1.Table
-	(*Problem)(nil),            // 6: quern.v1.Problem
-	(*Column)(nil),             // 7: quern.v1.Column
-	(*PassedOver)(nil),         // 8: quern.v1.PassedOver
+	(Table_State)(0),            // 0: quern.v1.Table.State
+	(*ReadRowsRequest)(nil),     // 1: quern.v1.ReadRowsRequest
+	(*ReadRowsResponse)(nil),    // 2: quern.v1.ReadRowsResponse
+	(*ListTablesRequest)(nil),   // 3: quern.v1.ListTablesRequest
+	(*ListTablesResponse)(nil),  // 4: quern.v1.ListTablesResponse
+	(*GetTableRequest)(nil),     // 5: quern.v1.GetTableRequest
+	(*GetTableResponse)(nil),    // 6: quern.v1.GetTableResponse
+	(*Table)(nil),               // 7: quern.v1.Table
+	(*Problem)(nil),             // 8: quern.v1.Problem
+	(*Column)(nil),              // 9: quern.v1.Column
+	(*PassedOver)(nil),          // 10: quern.v1.PassedOver
+	(*durationpb.Duration)(nil), // 11: google.protobuf.Duration
+	(*httpbody.HttpBody)(nil),   // 12: google.api.HttpBody
+	(*Receipt)(nil),             // 13: quern.v1.Receipt
 }
 var file_quern_v1_table_service_proto_depIdxs = []int32{
-	5, // 0: quern.v1.ListTablesResponse.tables:type_name -> quern.v1.Table
-	8, // 1: quern.v1.ListTablesResponse.passed_over:type_name -> quern.v1.PassedOver
-	5, // 2: quern.v1.GetTableResponse.table:type_name -> quern.v1.Table
-	0, // 3: quern.v1.Table.state:type_name -> quern.v1.Table.State
-	6, // 4: quern.v1.Table.problem:type_name -> quern.v1.Problem
-	7, // 5: quern.v1.Table.columns:type_name -> quern.v1.Column
-	7, // 6: quern.v1.Column.children:type_name -> quern.v1.Column
-	1, // 7: quern.v1.TableService.ListTables:input_type -> quern.v1.ListTablesRequest
-	3, // 8: quern.v1.TableService.GetTable:input_type -> quern.v1.GetTableRequest
-	2, // 9: quern.v1.TableService.ListTables:output_type -> quern.v1.ListTablesResponse
-	4, // 10: quern.v1.TableService.GetTable:output_type -> quern.v1.GetTableResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	11, // 0: quern.v1.ReadRowsRequest.timeout:type_name -> google.protobuf.Duration
+	12, // 1: quern.v1.ReadRowsResponse.body:type_name -> google.api.HttpBody
+	13, // 2: quern.v1.ReadRowsResponse.receipt:type_name -> quern.v1.Receipt
+	7,  // 3: quern.v1.ListTablesResponse.tables:type_name -> quern.v1.Table
+	10, // 4: quern.v1.ListTablesResponse.passed_over:type_name -> quern.v1.PassedOver
+	7,  // 5: quern.v1.GetTableResponse.table:type_name -> quern.v1.Table
+	0,  // 6: quern.v1.Table.state:type_name -> quern.v1.Table.State
+	8,  // 7: quern.v1.Table.problem:type_name -> quern.v1.Problem
+	9,  // 8: quern.v1.Table.columns:type_name -> quern.v1.Column
+	9,  // 9: quern.v1.Column.children:type_name -> quern.v1.Column
+	3,  // 10: quern.v1.TableService.ListTables:input_type -> quern.v1.ListTablesRequest
+	5,  // 11: quern.v1.TableService.GetTable:input_type -> quern.v1.GetTableRequest
+	1,  // 12: quern.v1.TableService.ReadRows:input_type -> quern.v1.ReadRowsRequest
+	4,  // 13: quern.v1.TableService.ListTables:output_type -> quern.v1.ListTablesResponse
+	6,  // 14: quern.v1.TableService.GetTable:output_type -> quern.v1.GetTableResponse
+	2,  // 15: quern.v1.TableService.ReadRows:output_type -> quern.v1.ReadRowsResponse
+	13, // [13:16] is the sub-list for method output_type
+	10, // [10:13] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_quern_v1_table_service_proto_init() }
@@ -739,15 +942,16 @@ func file_quern_v1_table_service_proto_init() {
 	if File_quern_v1_table_service_proto != nil {
 		return
 	}
-	file_quern_v1_table_service_proto_msgTypes[4].OneofWrappers = []any{}
-	file_quern_v1_table_service_proto_msgTypes[5].OneofWrappers = []any{}
+	file_quern_v1_query_service_proto_init()
+	file_quern_v1_table_service_proto_msgTypes[6].OneofWrappers = []any{}
+	file_quern_v1_table_service_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_v1_table_service_proto_rawDesc), len(file_quern_v1_table_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

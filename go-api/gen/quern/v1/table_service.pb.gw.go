@@ -109,6 +109,43 @@ func local_request_TableService_GetTable_0(ctx context.Context, marshaler runtim
 	return msg, metadata, err
 }
 
+var filter_TableService_ReadRows_0 = &utilities.DoubleArray{Encoding: map[string]int{"table": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
+
+func request_TableService_ReadRows_0(ctx context.Context, marshaler runtime.Marshaler, client TableServiceClient, req *http.Request, pathParams map[string]string) (TableService_ReadRowsClient, runtime.ServerMetadata, error) {
+	var (
+		protoReq ReadRowsRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	val, ok := pathParams["table"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "table")
+	}
+	protoReq.Table, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "table", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_TableService_ReadRows_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	stream, err := client.ReadRows(ctx, &protoReq)
+	if err != nil {
+		return nil, metadata, err
+	}
+	header, err := stream.Header()
+	if err != nil {
+		return nil, metadata, err
+	}
+	metadata.HeaderMD = header
+	return stream, metadata, nil
+}
+
 // RegisterTableServiceHandlerServer registers the http handlers for service TableService to "mux".
 // UnaryRPC     :call TableServiceServer directly.
 // StreamingRPC :currently unsupported pending https://github.com/grpc/grpc-go/issues/906.
@@ -154,6 +191,13 @@ func RegisterTableServiceHandlerServer(ctx context.Context, mux *runtime.ServeMu
 			return
 		}
 		forward_TableService_GetTable_0(annotatedContext, mux, outboundMarshaler, w, req, response_TableService_GetTable_0{resp.(*GetTableResponse)}, mux.GetForwardResponseOptions()...)
+	})
+
+	mux.Handle(http.MethodGet, pattern_TableService_ReadRows_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		err := status.Error(codes.Unimplemented, "streaming calls are not yet supported in the in-process transport")
+		_, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+		return
 	})
 
 	return nil
@@ -229,6 +273,26 @@ func RegisterTableServiceHandlerClient(ctx context.Context, mux *runtime.ServeMu
 		}
 		forward_TableService_GetTable_0(annotatedContext, mux, outboundMarshaler, w, req, response_TableService_GetTable_0{resp.(*GetTableResponse)}, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodGet, pattern_TableService_ReadRows_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/quern.v1.TableService/ReadRows", runtime.WithHTTPPathPattern("/v1/tables/{table}/rows"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_TableService_ReadRows_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_TableService_ReadRows_0(annotatedContext, mux, outboundMarshaler, w, req, func() (proto.Message, error) {
+			res, err := resp.Recv()
+			return response_TableService_ReadRows_0{res}, err
+		}, mux.GetForwardResponseOptions()...)
+	})
 	return nil
 }
 
@@ -241,12 +305,23 @@ func (m response_TableService_GetTable_0) XXX_ResponseBody() interface{} {
 	return response.Table
 }
 
+type response_TableService_ReadRows_0 struct {
+	*ReadRowsResponse
+}
+
+func (m response_TableService_ReadRows_0) XXX_ResponseBody() interface{} {
+	response := m.ReadRowsResponse
+	return response.Body
+}
+
 var (
 	pattern_TableService_ListTables_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "tables"}, ""))
 	pattern_TableService_GetTable_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2}, []string{"v1", "tables", "table"}, ""))
+	pattern_TableService_ReadRows_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "tables", "table", "rows"}, ""))
 )
 
 var (
 	forward_TableService_ListTables_0 = runtime.ForwardResponseMessage
 	forward_TableService_GetTable_0   = runtime.ForwardResponseMessage
+	forward_TableService_ReadRows_0   = runtime.ForwardResponseStream
 )

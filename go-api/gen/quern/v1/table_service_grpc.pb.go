@@ -23,18 +23,24 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	TableService_ListTables_FullMethodName = "/quern.v1.TableService/ListTables"
 	TableService_GetTable_FullMethodName   = "/quern.v1.TableService/GetTable"
+	TableService_ReadRows_FullMethodName   = "/quern.v1.TableService/ReadRows"
 )
 
 // TableServiceClient is the client API for TableService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// TableService describes the tables.
+// TableService describes the tables and reads their rows.
 type TableServiceClient interface {
 	// ListTables lists the tables, ordered by name; broken ones are listed with the reason (AIP-132, AIP-217).
 	ListTables(ctx context.Context, in *ListTablesRequest, opts ...grpc.CallOption) (*ListTablesResponse, error)
 	// GetTable describes one table (AIP-131). NOT_FOUND with the reason TABLE_NOT_FOUND where there is none.
 	GetTable(ctx context.Context, in *GetTableRequest, opts ...grpc.CallOption) (*GetTableResponse, error)
+	// ReadRows streams one page of a table's rows, encoded. All pages together are the rows of one snapshot, each once,
+	// in one order. The first message names the content type; the last carries the receipt and nothing else. A stream
+	// that ends without a receipt failed. The next page's token is in the response header metadata
+	// `quern-next-page-token`; there is none on the last page.
+	ReadRows(ctx context.Context, in *ReadRowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRowsResponse], error)
 }
 
 type tableServiceClient struct {
@@ -65,16 +71,40 @@ func (c *tableServiceClient) GetTable(ctx context.Context, in *GetTableRequest, 
 	return out, nil
 }
 
+func (c *tableServiceClient) ReadRows(ctx context.Context, in *ReadRowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRowsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TableService_ServiceDesc.Streams[0], TableService_ReadRows_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadRowsRequest, ReadRowsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TableService_ReadRowsClient = grpc.ServerStreamingClient[ReadRowsResponse]
+
 // TableServiceServer is the server API for TableService service.
 // All implementations must embed UnimplementedTableServiceServer
 // for forward compatibility.
 //
-// TableService describes the tables.
+// TableService describes the tables and reads their rows.
 type TableServiceServer interface {
 	// ListTables lists the tables, ordered by name; broken ones are listed with the reason (AIP-132, AIP-217).
 	ListTables(context.Context, *ListTablesRequest) (*ListTablesResponse, error)
 	// GetTable describes one table (AIP-131). NOT_FOUND with the reason TABLE_NOT_FOUND where there is none.
 	GetTable(context.Context, *GetTableRequest) (*GetTableResponse, error)
+	// ReadRows streams one page of a table's rows, encoded. All pages together are the rows of one snapshot, each once,
+	// in one order. The first message names the content type; the last carries the receipt and nothing else. A stream
+	// that ends without a receipt failed. The next page's token is in the response header metadata
+	// `quern-next-page-token`; there is none on the last page.
+	ReadRows(*ReadRowsRequest, grpc.ServerStreamingServer[ReadRowsResponse]) error
 	mustEmbedUnimplementedTableServiceServer()
 }
 
@@ -90,6 +120,9 @@ func (UnimplementedTableServiceServer) ListTables(context.Context, *ListTablesRe
 }
 func (UnimplementedTableServiceServer) GetTable(context.Context, *GetTableRequest) (*GetTableResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTable not implemented")
+}
+func (UnimplementedTableServiceServer) ReadRows(*ReadRowsRequest, grpc.ServerStreamingServer[ReadRowsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadRows not implemented")
 }
 func (UnimplementedTableServiceServer) mustEmbedUnimplementedTableServiceServer() {}
 func (UnimplementedTableServiceServer) testEmbeddedByValue()                      {}
@@ -148,6 +181,17 @@ func _TableService_GetTable_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TableService_ReadRows_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadRowsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TableServiceServer).ReadRows(m, &grpc.GenericServerStream[ReadRowsRequest, ReadRowsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TableService_ReadRowsServer = grpc.ServerStreamingServer[ReadRowsResponse]
+
 // TableService_ServiceDesc is the grpc.ServiceDesc for TableService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -164,6 +208,12 @@ var TableService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _TableService_GetTable_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ReadRows",
+			Handler:       _TableService_ReadRows_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "quern/v1/table_service.proto",
 }

@@ -87,6 +87,12 @@ reasons! {
     ParameterInvalid = "PARAMETER_INVALID" => InvalidArgument,
     /// A field of the request is missing or out of range.
     RequestInvalid = "REQUEST_INVALID" => InvalidArgument,
+    /// The filter of a request for rows does not parse, or means nothing.
+    FilterInvalid = "FILTER_INVALID" => InvalidArgument,
+    /// The order of a request for rows does not parse, or can't be had.
+    OrderInvalid = "ORDER_INVALID" => InvalidArgument,
+    /// A page token that was not given out for this request.
+    PageTokenInvalid = "PAGE_TOKEN_INVALID" => InvalidArgument,
     /// The format asked for can't carry a column's type.
     FormatUnsupportedType = "FORMAT_UNSUPPORTED_TYPE" => InvalidArgument,
     /// A value made an expression fail: division by zero, overflow, a failed cast.
@@ -97,6 +103,8 @@ reasons! {
     TableBroken = "TABLE_BROKEN" => FailedPrecondition,
     /// A file changed while it was being read.
     SnapshotChanged = "SNAPSHOT_CHANGED" => Aborted,
+    /// The snapshot that a page token names can't be read any more.
+    SnapshotGone = "SNAPSHOT_GONE" => Aborted,
     /// The query ran past its deadline.
     QueryTimeout = "QUERY_TIMEOUT" => DeadlineExceeded,
     /// The query needed more memory than its share.

@@ -6,18 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use prost_types::value::Kind;
+use prost_types::value::Kind as ValueKind;
 use quern_core::{EngineError, Reason, TableSnapshot};
 use quern_query::format::{Format, NumberStyle, Part};
-use quern_query::{Engine, Outline, Params};
+use quern_query::rows::{Node, NodeKind, OrderTerm, Rows};
+use quern_query::{Ask, Engine, Outline, Params};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
 
 use crate::proto::execute_response::Part as Message;
+use crate::proto::filter_term::Kind;
 use crate::proto::{self, query_service_server};
 use crate::status::status;
 use crate::types;
+
+/// The most rows that a page may have.
+const MAX_PAGE: usize = 10_000;
 
 /// Executes statements on the engine.
 pub struct QueryService {
@@ -40,7 +45,8 @@ impl query_service_server::QueryService for QueryService {
         let timeout = grpc_timeout(request.metadata());
         let request = decode(request.into_inner(), timeout).map_err(status)?;
         let execution = self.engine.execute(request).instrument(span).await.map_err(status)?;
-        let header = header(&execution.outline);
+        let mut header = header(&execution.outline);
+        header.next_page_token = execution.next_page_token.clone().unwrap_or_default();
         let snapshots = execution.outline.snapshots.clone();
         let first = futures::stream::once(async { Ok(message(Message::Header(header))) });
         let parts = execution.into_parts().map(move |part| part.map(|p| encode(p, &snapshots)).map_err(status));
@@ -66,6 +72,7 @@ fn header(outline: &Outline) -> proto::ExecuteHeader {
         snapshots: types::snapshots(&outline.snapshots),
         cacheable: outline.volatile.is_empty(),
         uncacheable_reason: uncacheable_reason(&outline.volatile),
+        next_page_token: String::new(),
     }
 }
 
@@ -109,18 +116,59 @@ fn decode(request: proto::ExecuteRequest, timeout: Option<Duration>) -> Result<q
         proto::NumberStyle::Unspecified | proto::NumberStyle::Exact => NumberStyle::Exact,
         proto::NumberStyle::String => NumberStyle::String,
     };
-    let params = params(request.params)?;
-    Ok(quern_query::Request { sql: request.sql, params, format, numbers, timeout })
+    let ask = match request.rows {
+        None => Ask::Sql(request.sql, params(request.params)?),
+        Some(read) => Ask::Rows(rows(read)?),
+    };
+    Ok(quern_query::Request { ask, format, numbers, timeout })
+}
+
+fn rows(read: proto::ReadRows) -> Result<Rows, EngineError> {
+    let path = |path: proto::ColumnPath| path.names;
+    let order = read
+        .order_by
+        .into_iter()
+        .map(|term| OrderTerm { path: term.column.map(path).unwrap_or_default(), descending: term.descending });
+    Ok(Rows {
+        table: read.table,
+        fields: read.fields.into_iter().map(path).collect(),
+        filter: filter(read.filter)?,
+        order: order.collect(),
+        page_size: usize::try_from(read.page_size).unwrap_or(usize::MAX).clamp(1, MAX_PAGE),
+        page_token: read.page_token,
+    })
+}
+
+/// A filter as a tree. It fails where the terms are not one.
+fn filter(terms: Vec<proto::FilterTerm>) -> Result<Option<Node>, EngineError> {
+    let broken = || EngineError::new(Reason::RequestInvalid, "the filter's terms are no expression");
+    let mut stack: Vec<Node> = Vec::new();
+    for term in terms {
+        let kind = match term.kind.ok_or_else(broken)? {
+            Kind::Column(path) => NodeKind::Column(path.names),
+            Kind::Word(word) => NodeKind::Word(word),
+            Kind::Text(text) => NodeKind::Text(text),
+            Kind::Number(number) => NodeKind::Number(number),
+            Kind::Call(call) => {
+                let arity = usize::try_from(call.arity).map_err(|_| broken())?;
+                let first = stack.len().checked_sub(arity).ok_or_else(broken)?;
+                NodeKind::Call(call.function, stack.split_off(first))
+            }
+        };
+        stack.push(Node { at: term.at, kind });
+    }
+    let filter = stack.pop();
+    if stack.is_empty() { Ok(filter) } else { Err(broken()) }
 }
 
 fn params(value: Option<prost_types::Value>) -> Result<Params, EngineError> {
     match value.and_then(|v| v.kind) {
-        None | Some(Kind::NullValue(_)) => Ok(Params::None),
-        Some(Kind::ListValue(list)) => Ok(Params::List(list.values.into_iter().map(json).collect())),
-        Some(Kind::StructValue(fields)) => {
+        None | Some(ValueKind::NullValue(_)) => Ok(Params::None),
+        Some(ValueKind::ListValue(list)) => Ok(Params::List(list.values.into_iter().map(json).collect())),
+        Some(ValueKind::StructValue(fields)) => {
             Ok(Params::Named(fields.fields.into_iter().map(|(name, v)| (name, json(v))).collect()))
         }
-        Some(Kind::BoolValue(_) | Kind::NumberValue(_) | Kind::StringValue(_)) => Err(EngineError::new(
+        Some(ValueKind::BoolValue(_) | ValueKind::NumberValue(_) | ValueKind::StringValue(_)) => Err(EngineError::new(
             Reason::ParameterInvalid,
             "`params` must be a list for `$1`, `$2`, … or an object for `$name`",
         )),
@@ -130,12 +178,12 @@ fn params(value: Option<prost_types::Value>) -> Result<Params, EngineError> {
 /// Nesting is bounded by the decoder, which refuses messages nested deeper than 100.
 fn json(value: prost_types::Value) -> serde_json::Value {
     match value.kind {
-        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
-        Some(Kind::BoolValue(b)) => b.into(),
-        Some(Kind::NumberValue(n)) => number(n),
-        Some(Kind::StringValue(s)) => s.into(),
-        Some(Kind::ListValue(list)) => list.values.into_iter().map(json).collect(),
-        Some(Kind::StructValue(fields)) => {
+        None | Some(ValueKind::NullValue(_)) => serde_json::Value::Null,
+        Some(ValueKind::BoolValue(b)) => b.into(),
+        Some(ValueKind::NumberValue(n)) => number(n),
+        Some(ValueKind::StringValue(s)) => s.into(),
+        Some(ValueKind::ListValue(list)) => list.values.into_iter().map(json).collect(),
+        Some(ValueKind::StructValue(fields)) => {
             serde_json::Value::Object(fields.fields.into_iter().map(|(name, v)| (name, json(v))).collect())
         }
     }

@@ -40,15 +40,23 @@ use crate::interrupt::interruptible;
 use crate::limits::Limits;
 use crate::params::{self, Params};
 use crate::parse;
+use crate::rows::{self, Paging, Rows, RowsPlan, Start, TokenKey};
 use crate::runtime::SharedRuntime;
 
-/// One statement and how to answer it.
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// One SQL statement: its text, and values for its placeholders.
+    Sql(String, Params),
+    /// A page of a table's rows.
+    Rows(Rows),
+}
+
+/// One question and how to answer it.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The SQL text.
-    pub sql: String,
-    /// Values for its placeholders.
-    pub params: Params,
+    /// The question.
+    pub ask: Ask,
     /// The encoding of the result.
     pub format: Format,
     /// How JSON carries 64-bit integers and decimals.
@@ -91,12 +99,14 @@ pub struct Load {
 pub struct Execution {
     /// What was known before it ran.
     pub outline: Outline,
+    /// Of a page of rows, the token of the next one; empty on the last.
+    pub next_page_token: Option<String>,
     running: Running,
 }
 
 struct Running {
     encoded: Encoded<DataFusionError>,
-    store: Arc<PinnedStore>,
+    pins: Pins,
     findings: Findings,
     deadline: Instant,
     _stops_on_drop: DropGuard,
@@ -105,17 +115,54 @@ struct Running {
 
 struct Planned {
     plan: Arc<dyn ExecutionPlan>,
+    paging: Option<Paging>,
     tables: Vec<Arc<Table>>,
-    store: Arc<PinnedStore>,
+    pins: Pins,
     findings: Findings,
     stop: CancellationToken,
+}
+
+/// The files that a question reads, and whether an earlier page has chosen them.
+struct Pins {
+    store: Arc<PinnedStore>,
+    chosen: bool,
+}
+
+impl Pins {
+    fn of(tables: &[Arc<Table>], chosen: bool) -> Self {
+        let files = tables.iter().flat_map(|t| &t.files).map(|(f, _)| Arc::clone(f));
+        Self { store: Arc::new(PinnedStore::new(files)), chosen }
+    }
+
+    /// The error that says that a file is no longer what it was, if one is not.
+    async fn changed(&self) -> Option<EngineError> {
+        let store = Arc::clone(&self.store);
+        let changed = tokio::task::spawn_blocking(move || store.first_changed()).await.ok()??;
+        if self.chosen {
+            return Some(gone(&changed.to_string()).with("file", changed.file));
+        }
+        Some(EngineError::new(Reason::SnapshotChanged, format!("{changed}; ask again")).with("file", changed.file))
+    }
+}
+
+/// The snapshot of an earlier page can't be read.
+fn gone(why: &str) -> EngineError {
+    EngineError::new(
+        Reason::SnapshotGone,
+        format!(
+            "the snapshot that the pages before were read from is gone ({why}); leave `page_token` out to start again"
+        ),
+    )
 }
 
 impl Planned {
     fn outline(&self) -> Outline {
         let snapshot = |t: &Arc<Table>| TableSnapshot { table: t.name.clone(), snapshot: t.snapshot.clone() };
         Outline {
-            schema: self.plan.schema(),
+            schema: match &self.paging {
+                Some(paging) => paging.schema(&self.plan.schema()),
+                None => self.plan.schema(),
+            },
             snapshots: self.tables.iter().map(snapshot).collect(),
             volatile: self.findings.volatile.clone(),
         }
@@ -129,17 +176,20 @@ pub struct Engine {
     runtime: SharedRuntime,
     admission: Admission,
     limits: Limits,
+    tokens: TokenKey,
     cpu: Handle,
 }
 
 impl Engine {
-    /// An engine over source folders, whose planning and execution run on `cpu`.
-    pub fn new(roots: Vec<PathBuf>, limits: Limits, cpu: Handle) -> Result<Self> {
+    /// An engine over source folders, whose planning and execution run on `cpu`. Page tokens are sealed with a key made
+    /// from `secret`; engines with the same secret take each other's.
+    pub fn new(roots: Vec<PathBuf>, limits: Limits, secret: &[u8], cpu: Handle) -> Result<Self> {
         let runtime = SharedRuntime::new(&limits)
             .map_err(|e| EngineError::internal(format!("can't set up memory and spill space: {e}")))?;
         let catalog = Catalog::new(roots, runtime.footers(), limits.threads);
         let admission = Admission::new(&limits);
-        Ok(Self { catalog, template: template(&limits), runtime, admission, limits, cpu })
+        let tokens = TokenKey::new(secret);
+        Ok(Self { catalog, template: template(&limits), runtime, admission, limits, tokens, cpu })
     }
 
     /// The catalogue, for description.
@@ -190,48 +240,110 @@ impl Engine {
     async fn start(&self, request: Request, deadline: Instant, permit: OwnedSemaphorePermit) -> Result<Execution> {
         let planned = self.plan(&request).await?;
         let outline = planned.outline();
-        let batches = execute_stream(planned.plan, self.task(&planned.store))
-            .map_err(|e| errors::execution(&e, &planned.findings))?;
+        let Planned { plan, paging, pins, findings, stop, .. } = planned;
+        let stop = stop.drop_guard();
+        let task = self.task(&pins.store);
+        let batches = execute_stream(plan, Arc::clone(&task)).map_err(|e| errors::execution(&e, &findings))?;
+        let (batches, next_page_token) = match paging {
+            None => (batches.boxed(), None),
+            Some(paging) => {
+                let memory = rows::reservation(task.memory_pool());
+                let page = match paging.read(batches, &self.tokens, &memory).await {
+                    Ok(page) => page,
+                    Err(e) => {
+                        return Err(pins.changed().await.unwrap_or_else(|| errors::execution(&e, &findings)));
+                    }
+                };
+                // What the page holds is given back when it has been encoded.
+                let batches = futures::stream::iter(page.batches).map(move |batch| {
+                    let _ = &memory;
+                    Ok(batch)
+                });
+                (batches.boxed(), Some(page.next))
+            }
+        };
         let options = EncodeOptions {
             format: request.format,
             numbers: request.numbers,
             parallelism: self.limits.threads,
             most: self.limits.query_memory / 2,
             snapshots: outline.snapshots.iter().map(|s| (s.table.clone(), s.snapshot.clone())).collect(),
+            next_page_token: next_page_token.clone(),
             runtime: Some(self.cpu.clone()),
         };
         let encoded = format::encode(batches, Arc::clone(&outline.schema), options).map_err(|e| errors::format(&e))?;
         Ok(Execution {
             outline,
-            running: Running {
-                encoded,
-                store: planned.store,
-                findings: planned.findings,
-                deadline,
-                _stops_on_drop: planned.stop.drop_guard(),
-                _permit: permit,
-            },
+            next_page_token,
+            running: Running { encoded, pins, findings, deadline, _stops_on_drop: stop, _permit: permit },
         })
     }
 
     async fn plan(&self, request: &Request) -> Result<Planned> {
-        let mut statement = parse::parse(&request.sql)?;
+        match &request.ask {
+            Ask::Sql(sql, params) => self.plan_sql(sql, params).await,
+            Ask::Rows(rows) => self.plan_rows(rows).await,
+        }
+    }
+
+    async fn plan_sql(&self, sql: &str, params: &Params) -> Result<Planned> {
+        let mut statement = parse::parse(sql)?;
         complexity::check_statement(&statement)?;
         let names = self.table_names(&statement)?;
         let tables = self.catalog.resolve(names).await?;
         let schemas: HashMap<_, _> = tables.iter().map(|t| (t.name.clone(), t.schema())).collect();
         idents::match_case(&mut statement, &schemas);
-        let store = Arc::new(PinnedStore::new(tables.iter().flat_map(|t| &t.files).map(|(f, _)| Arc::clone(f))));
-        let state = self.session(&tables, &store)?;
-        let planning = |e: DataFusionError| errors::planning(&request.sql, &e);
+        let pins = Pins::of(&tables, false);
+        let state = self.session(&tables, &pins.store)?;
+        let planning = |e: DataFusionError| errors::planning(sql, &e);
         let plan = state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await.map_err(planning)?;
         complexity::check_plan(&plan)?;
-        let plan = params::bind(plan, &request.params)?;
+        let plan = params::bind(plan, params)?;
         let findings = allow::check(&plan)?;
         let stop = CancellationToken::new();
         let plan = state.create_physical_plan(&plan).await.and_then(|plan| interruptible(plan, &stop));
         let plan = plan.map_err(|e| errors::execution(&e, &findings))?;
-        Ok(Planned { plan, tables, store, findings, stop })
+        Ok(Planned { plan, paging: None, tables, pins, findings, stop })
+    }
+
+    async fn plan_rows(&self, rows: &Rows) -> Result<Planned> {
+        let start = Start::of(rows, &self.tokens)?;
+        let table = self.table_at(&rows.table, start.snapshot()).await?;
+        let pins = Pins::of(std::slice::from_ref(&table), start.snapshot().is_some());
+        if pins.chosen
+            && let Some(error) = pins.changed().await
+        {
+            return Err(error);
+        }
+        let provider = SnapshotProvider::new(Arc::clone(&table), Arc::clone(&pins.store), self.runtime.footers());
+        let RowsPlan { plan, paging, sequential } = rows::plan(rows, start, &table, provider)?;
+        let findings = allow::check(&plan)?;
+        let mut state = self.template.clone();
+        state.mark_start_execution();
+        if sequential {
+            state.config_mut().options_mut().execution.target_partitions = 1;
+        }
+        let plan = state.create_physical_plan(&plan).await.map_err(|e| errors::execution(&e, &findings))?;
+        Ok(Planned { plan, paging: Some(paging), tables: vec![table], pins, findings, stop: CancellationToken::new() })
+    }
+
+    /// A table as a resource: now, or at the snapshot that an earlier page has read. Fails with TABLE_NOT_FOUND or
+    /// SNAPSHOT_GONE.
+    async fn table_at(&self, name: &str, snapshot: Option<&str>) -> Result<Arc<Table>> {
+        if let Some(known) = snapshot.and_then(|snapshot| self.catalog.remembered(name, snapshot)) {
+            return Ok(known);
+        }
+        let tables = self.catalog.resolve(BTreeSet::from([name.to_owned()])).await.map_err(|mut error| {
+            if error.reason == Reason::UnknownTable {
+                error.reason = Reason::TableNotFound;
+            }
+            error
+        })?;
+        let table = tables.into_iter().next().ok_or_else(|| EngineError::internal("a table was not resolved"))?;
+        match snapshot {
+            Some(snapshot) if table.snapshot != snapshot => Err(gone(&format!("table `{name}` has changed"))),
+            _ => Ok(table),
+        }
     }
 
     fn table_names(&self, statement: &Statement) -> Result<BTreeSet<String>> {
@@ -334,13 +446,6 @@ impl Running {
             Ok(None) => EngineError::internal("the result ended without a receipt"),
         };
         // Whatever went wrong on files that changed meanwhile is best answered by a new attempt.
-        let store = Arc::clone(&self.store);
-        match tokio::task::spawn_blocking(move || store.first_changed()).await {
-            Ok(Some(changed)) => {
-                Err(EngineError::new(Reason::SnapshotChanged, format!("{changed}; ask again"))
-                    .with("file", changed.file))
-            }
-            _ => Err(error),
-        }
+        Err(self.pins.changed().await.unwrap_or(error))
     }
 }

@@ -1,6 +1,6 @@
-//! Sessions, planning, limits and execution of read-only SQL, and the formats of its results.
+//! Sessions, planning, limits and execution of read-only SQL and of pages of rows, and the formats of their results.
 //!
-//! [`Engine::execute`] takes a statement to a stream of encoded [`format::Part`]s. Planning, execution and encoding run
+//! [`Engine::execute`] takes a question to a stream of encoded [`format::Part`]s. Planning, execution and encoding run
 //! on the engine's own CPU runtime; callers only wait. This crate knows no transport.
 
 mod admission;
@@ -17,8 +17,9 @@ mod limits;
 mod memory;
 mod params;
 mod parse;
+pub mod rows;
 mod runtime;
 
-pub use engine::{Engine, Execution, Load, Outline, Request};
+pub use engine::{Ask, Engine, Execution, Load, Outline, Request};
 pub use limits::Limits;
 pub use params::Params;

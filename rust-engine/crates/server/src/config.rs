@@ -62,6 +62,11 @@ pub(crate) struct Config {
     #[arg(long, env = "QUERN_GRACE_PERIOD", value_parser = duration, default_value = "25s")]
     pub(crate) grace_period: Duration,
 
+    /// The secret that page tokens are sealed with, 16 characters at least. Engines behind one edge must share it. By
+    /// default each start makes a new one, and tokens from before are refused.
+    #[arg(long, env = "QUERN_PAGE_TOKEN_SECRET", hide_env_values = true, value_parser = secret, default_value_t = random_secret(), hide_default_value = true)]
+    pub(crate) page_token_secret: String,
+
     /// Which log lines are written: `error`, `warn`, `info`, `debug`, or a filter by module.
     #[arg(long, env = "QUERN_LOG_LEVEL", default_value = "info")]
     pub(crate) log_level: String,
@@ -87,6 +92,15 @@ impl Config {
             threads,
         }
     }
+}
+
+fn secret(text: &str) -> Result<String, String> {
+    const LEAST: usize = 16;
+    if text.len() < LEAST { Err(format!("it must have {LEAST} characters at least")) } else { Ok(text.to_owned()) }
+}
+
+fn random_secret() -> String {
+    hex::encode(rand::random::<[u8; 32]>())
 }
 
 fn to_usize(bytes: u64) -> usize {

@@ -52,7 +52,8 @@ pub(crate) fn run(config: Config) -> Result<()> {
         .iter()
         .map(|dir| dir.canonicalize().with_context(|| format!("the source folder {} can't be opened", dir.display())));
     let sources = sources.collect::<Result<Vec<_>>>()?;
-    let engine = Engine::new(sources, limits, cpu.handle().clone()).context("can't set up the engine")?;
+    let engine = Engine::new(sources, limits, config.page_token_secret.as_bytes(), cpu.handle().clone())
+        .context("can't set up the engine")?;
     let result = io.block_on(serve(config, Arc::new(engine)));
     shut_down(io);
     shut_down(cpu);
@@ -84,7 +85,11 @@ async fn serve(config: Config, engine: Arc<Engine>) -> Result<()> {
         .build_v1()
         .context("can't set up reflection")?;
     let (stop, mut stopping) = watch::channel(false);
-    let watches = Watches { watcher: engine.catalog().watch(), build: build(), stopping: stopping.clone() };
+    let watches = Watches {
+        watcher: engine.catalog().watch(),
+        build: build(config.page_token_secret.as_bytes()),
+        stopping: stopping.clone(),
+    };
     let catalog = CatalogServiceServer::new(CatalogService::new(Arc::clone(&engine), watches));
     let query = QueryServiceServer::new(QueryService::new(Arc::clone(&engine))).max_decoding_message_size(MAX_REQUEST);
     let metrics = MetricsServiceServer::new(MetricsService::new(Arc::clone(&engine)));
@@ -138,10 +143,11 @@ async fn listen_on(router: Router, listener: Listener, drain: impl Future<Output
     }
 }
 
-/// Names this build of the engine: its version, and the size and time of its binary.
-fn build() -> String {
+/// Names this build of the engine: its version, the size and time of its binary, and what seals its page tokens, since
+/// answers that hold tokens are of no use to other engines.
+fn build(page_secret: &[u8]) -> String {
     let mut hasher = SnapshotHasher::new();
-    hasher.part(env!("CARGO_PKG_VERSION").as_bytes());
+    hasher.part(env!("CARGO_PKG_VERSION").as_bytes()).part(page_secret);
     if let Ok(binary) = std::env::current_exe().and_then(std::fs::metadata) {
         let modified = binary.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         hasher.part(&binary.len().to_le_bytes()).part(&modified.as_nanos().to_le_bytes());

@@ -167,6 +167,12 @@ impl Catalog {
             .collect()
     }
 
+    /// A table at a snapshot that it had, if that is still known: the last thousand that were asked for are. Its files
+    /// may have changed since.
+    pub fn remembered(&self, name: &str, snapshot: &str) -> Option<Arc<Table>> {
+        self.united.get(snapshot)?.ok().filter(|table| table.name == name)
+    }
+
     /// Starts the inspection of every file in the background, so that first queries find it done.
     pub async fn warm(&self) -> Result<(), EngineError> {
         let listing = self.list(None).await?;

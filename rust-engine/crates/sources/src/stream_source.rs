@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
@@ -23,14 +23,17 @@ use crate::store::object_path;
 #[derive(Clone)]
 pub(crate) struct StreamSource {
     table_schema: TableSchema,
+    /// Whether the last of the file's columns is not the file's but the row's number in it, an Int64 counted from 0.
+    numbered: bool,
     batch_rows: usize,
     projection: SplitProjection,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl StreamSource {
-    pub(crate) fn new(table_schema: TableSchema) -> Self {
+    pub(crate) fn new(table_schema: TableSchema, numbered: bool) -> Self {
         Self {
+            numbered,
             projection: SplitProjection::unprojected(&table_schema),
             table_schema,
             batch_rows: 8192,
@@ -47,8 +50,11 @@ impl FileSource for StreamSource {
         _partition: usize,
     ) -> Result<Arc<dyn FileOpener>> {
         let file_schema = self.table_schema.file_schema();
-        let schema = Arc::new(file_schema.project(&self.projection.file_indices)?);
-        let opener = StreamOpener { store, schema, batch_rows: self.batch_rows };
+        let wanted = &self.projection.file_indices;
+        let schema = Arc::new(file_schema.project(wanted)?);
+        let number = self.numbered.then(|| file_schema.fields().len() - 1);
+        let number_at = number.and_then(|number| wanted.iter().position(|at| *at == number));
+        let opener = StreamOpener { store, schema, number_at, batch_rows: self.batch_rows };
         ProjectionOpener::try_new(self.projection.clone(), Arc::new(opener), file_schema)
     }
 
@@ -101,6 +107,8 @@ impl FileSource for StreamSource {
 struct StreamOpener {
     store: Arc<dyn ObjectStore>,
     schema: SchemaRef,
+    /// Which of the schema's columns is the row's number.
+    number_at: Option<usize>,
     batch_rows: usize,
 }
 
@@ -110,11 +118,17 @@ impl FileOpener for StreamOpener {
             .extension::<FileDecoding>()
             .cloned()
             .ok_or_else(|| internal_datafusion_err!("a streamed file has no decoding"))?;
-        let decoder = Decoder::new(&decoding, Arc::clone(&self.schema), self.batch_rows).map_err(external)?;
-        let store = Arc::clone(&self.store);
+        let in_file = (0..self.schema.fields().len()).filter(|at| Some(*at) != self.number_at).collect::<Vec<_>>();
+        let in_file = Arc::new(self.schema.project(&in_file)?);
+        let decoder = Decoder::new(&decoding, in_file, self.batch_rows).map_err(external)?;
+        let (store, schema, number_at) = (Arc::clone(&self.store), Arc::clone(&self.schema), self.number_at);
         Ok(Box::pin(async move {
             let bytes = store.get(&object_path(&decoding.file)).await?.into_stream().map_err(DataFusionError::from);
-            Ok(decode(bytes.fuse().boxed(), decoder))
+            let batches = decode(bytes.fuse().boxed(), decoder);
+            Ok(match number_at {
+                Some(at) => number(batches, schema, at),
+                None => batches,
+            })
         }))
     }
 }
@@ -141,6 +155,24 @@ fn decode(
         }
     })
     .boxed()
+}
+
+/// Adds the row's number as column `at` of `schema`.
+fn number(
+    batches: BoxStream<'static, Result<RecordBatch>>,
+    schema: SchemaRef,
+    at: usize,
+) -> BoxStream<'static, Result<RecordBatch>> {
+    let mut next = 0;
+    let numbered = batches.map(move |batch| {
+        let batch = batch?;
+        let first = next;
+        next += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
+        let mut columns = batch.columns().to_vec();
+        columns.insert(at, Arc::new(Int64Array::from_iter_values(first..next)));
+        Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
+    });
+    numbered.boxed()
 }
 
 fn external(error: quern_core::EngineError) -> DataFusionError {

@@ -236,17 +236,19 @@ func (x *PlanResponse) GetHeader() *ExecuteHeader {
 	return nil
 }
 
-// ExecuteRequest is one statement and how to answer it.
+// ExecuteRequest is one statement, or a page of rows, and how to answer it.
 type ExecuteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One read-only SQL statement, at most 256 KiB.
+	// One read-only SQL statement, at most 256 KiB. Not read where `rows` is set.
 	Sql string `protobuf:"bytes,1,opt,name=sql,proto3" json:"sql,omitempty"`
 	// Values bound to the statement's placeholders: a list for `$1`, an object for `$name`, or null.
 	Params *structpb.Value `protobuf:"bytes,2,opt,name=params,proto3" json:"params,omitempty"`
 	// The encoding of the result.
 	Format Format `protobuf:"varint,3,opt,name=format,proto3,enum=quern.engine.v1.Format" json:"format,omitempty"`
 	// How JSON carries 64-bit integers and decimals.
-	Numbers       NumberStyle `protobuf:"varint,4,opt,name=numbers,proto3,enum=quern.engine.v1.NumberStyle" json:"numbers,omitempty"`
+	Numbers NumberStyle `protobuf:"varint,4,opt,name=numbers,proto3,enum=quern.engine.v1.NumberStyle" json:"numbers,omitempty"`
+	// A page of a table's rows, instead of a statement.
+	Rows          *ReadRows `protobuf:"bytes,5,opt,name=rows,proto3" json:"rows,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -309,6 +311,407 @@ func (x *ExecuteRequest) GetNumbers() NumberStyle {
 	return NumberStyle_NUMBER_STYLE_UNSPECIFIED
 }
 
+func (x *ExecuteRequest) GetRows() *ReadRows {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+// ReadRows asks for a page of a table's rows.
+type ReadRows struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The table's name.
+	Table string `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	// The columns wanted; all where there are none.
+	Fields []*ColumnPath `protobuf:"bytes,2,rep,name=fields,proto3" json:"fields,omitempty"`
+	// Which rows, as a filter in reverse Polish notation; all where it is empty.
+	Filter []*FilterTerm `protobuf:"bytes,3,rep,name=filter,proto3" json:"filter,omitempty"`
+	// Their order; within it, and without it, the table's own.
+	OrderBy []*OrderTerm `protobuf:"bytes,4,rep,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// How many rows the page has, at least 1.
+	PageSize uint32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The token of the page before; empty for the first page.
+	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadRows) Reset() {
+	*x = ReadRows{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadRows) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadRows) ProtoMessage() {}
+
+func (x *ReadRows) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadRows.ProtoReflect.Descriptor instead.
+func (*ReadRows) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ReadRows) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *ReadRows) GetFields() []*ColumnPath {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *ReadRows) GetFilter() []*FilterTerm {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ReadRows) GetOrderBy() []*OrderTerm {
+	if x != nil {
+		return x.OrderBy
+	}
+	return nil
+}
+
+func (x *ReadRows) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ReadRows) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ColumnPath names a column, or a field of a nested one.
+type ColumnPath struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The names from the column on.
+	Names         []string `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ColumnPath) Reset() {
+	*x = ColumnPath{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ColumnPath) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ColumnPath) ProtoMessage() {}
+
+func (x *ColumnPath) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ColumnPath.ProtoReflect.Descriptor instead.
+func (*ColumnPath) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ColumnPath) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+// OrderTerm is a column that rows are ordered by. Nulls come last.
+type OrderTerm struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The column.
+	Column *ColumnPath `protobuf:"bytes,1,opt,name=column,proto3" json:"column,omitempty"`
+	// Largest first.
+	Descending    bool `protobuf:"varint,2,opt,name=descending,proto3" json:"descending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrderTerm) Reset() {
+	*x = OrderTerm{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrderTerm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrderTerm) ProtoMessage() {}
+
+func (x *OrderTerm) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrderTerm.ProtoReflect.Descriptor instead.
+func (*OrderTerm) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *OrderTerm) GetColumn() *ColumnPath {
+	if x != nil {
+		return x.Column
+	}
+	return nil
+}
+
+func (x *OrderTerm) GetDescending() bool {
+	if x != nil {
+		return x.Descending
+	}
+	return false
+}
+
+// FilterTerm is a value, or a call that takes the terms before it.
+type FilterTerm struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it stands in the filter's text, in bytes from 0.
+	At uint32 `protobuf:"varint,1,opt,name=at,proto3" json:"at,omitempty"`
+	// What it is.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*FilterTerm_Column
+	//	*FilterTerm_Word
+	//	*FilterTerm_Text
+	//	*FilterTerm_Number
+	//	*FilterTerm_Call
+	Kind          isFilterTerm_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilterTerm) Reset() {
+	*x = FilterTerm{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilterTerm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilterTerm) ProtoMessage() {}
+
+func (x *FilterTerm) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilterTerm.ProtoReflect.Descriptor instead.
+func (*FilterTerm) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *FilterTerm) GetAt() uint32 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *FilterTerm) GetKind() isFilterTerm_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *FilterTerm) GetColumn() *ColumnPath {
+	if x != nil {
+		if x, ok := x.Kind.(*FilterTerm_Column); ok {
+			return x.Column
+		}
+	}
+	return nil
+}
+
+func (x *FilterTerm) GetWord() string {
+	if x != nil {
+		if x, ok := x.Kind.(*FilterTerm_Word); ok {
+			return x.Word
+		}
+	}
+	return ""
+}
+
+func (x *FilterTerm) GetText() string {
+	if x != nil {
+		if x, ok := x.Kind.(*FilterTerm_Text); ok {
+			return x.Text
+		}
+	}
+	return ""
+}
+
+func (x *FilterTerm) GetNumber() string {
+	if x != nil {
+		if x, ok := x.Kind.(*FilterTerm_Number); ok {
+			return x.Number
+		}
+	}
+	return ""
+}
+
+func (x *FilterTerm) GetCall() *FilterCall {
+	if x != nil {
+		if x, ok := x.Kind.(*FilterTerm_Call); ok {
+			return x.Call
+		}
+	}
+	return nil
+}
+
+type isFilterTerm_Kind interface {
+	isFilterTerm_Kind()
+}
+
+type FilterTerm_Column struct {
+	// A column.
+	Column *ColumnPath `protobuf:"bytes,2,opt,name=column,proto3,oneof"`
+}
+
+type FilterTerm_Word struct {
+	// A word without quotes where a value stands: `true`, `null`, `*`, or text.
+	Word string `protobuf:"bytes,3,opt,name=word,proto3,oneof"`
+}
+
+type FilterTerm_Text struct {
+	// Text in quotes, without them.
+	Text string `protobuf:"bytes,4,opt,name=text,proto3,oneof"`
+}
+
+type FilterTerm_Number struct {
+	// A number as it was written.
+	Number string `protobuf:"bytes,5,opt,name=number,proto3,oneof"`
+}
+
+type FilterTerm_Call struct {
+	// An operator or a function.
+	Call *FilterCall `protobuf:"bytes,6,opt,name=call,proto3,oneof"`
+}
+
+func (*FilterTerm_Column) isFilterTerm_Kind() {}
+
+func (*FilterTerm_Word) isFilterTerm_Kind() {}
+
+func (*FilterTerm_Text) isFilterTerm_Kind() {}
+
+func (*FilterTerm_Number) isFilterTerm_Kind() {}
+
+func (*FilterTerm_Call) isFilterTerm_Kind() {}
+
+// FilterCall applies an operator or a function to the last terms.
+type FilterCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `AND`, `OR`, `NOT`, `=`, `!=`, `<`, `<=`, `>`, `>=`, `:`, or a function's name.
+	Function string `protobuf:"bytes,1,opt,name=function,proto3" json:"function,omitempty"`
+	// How many terms it takes.
+	Arity         uint32 `protobuf:"varint,2,opt,name=arity,proto3" json:"arity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilterCall) Reset() {
+	*x = FilterCall{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilterCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilterCall) ProtoMessage() {}
+
+func (x *FilterCall) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilterCall.ProtoReflect.Descriptor instead.
+func (*FilterCall) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *FilterCall) GetFunction() string {
+	if x != nil {
+		return x.Function
+	}
+	return ""
+}
+
+func (x *FilterCall) GetArity() uint32 {
+	if x != nil {
+		return x.Arity
+	}
+	return 0
+}
+
 // ExecuteResponse is one part of the answer.
 type ExecuteResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -326,7 +729,7 @@ type ExecuteResponse struct {
 
 func (x *ExecuteResponse) Reset() {
 	*x = ExecuteResponse{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[3]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -338,7 +741,7 @@ func (x *ExecuteResponse) String() string {
 func (*ExecuteResponse) ProtoMessage() {}
 
 func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[3]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -351,7 +754,7 @@ func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteResponse.ProtoReflect.Descriptor instead.
 func (*ExecuteResponse) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{3}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ExecuteResponse) GetPart() isExecuteResponse_Part {
@@ -424,13 +827,15 @@ type ExecuteHeader struct {
 	Cacheable bool `protobuf:"varint,3,opt,name=cacheable,proto3" json:"cacheable,omitempty"`
 	// Why it is not cacheable, such as the volatile function's name; empty where it is.
 	UncacheableReason string `protobuf:"bytes,4,opt,name=uncacheable_reason,json=uncacheableReason,proto3" json:"uncacheable_reason,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Of a page of rows that Execute has read: the next page's token, empty on the last page.
+	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExecuteHeader) Reset() {
 	*x = ExecuteHeader{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +847,7 @@ func (x *ExecuteHeader) String() string {
 func (*ExecuteHeader) ProtoMessage() {}
 
 func (x *ExecuteHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +860,7 @@ func (x *ExecuteHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteHeader.ProtoReflect.Descriptor instead.
 func (*ExecuteHeader) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{4}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExecuteHeader) GetColumns() []*Column {
@@ -486,6 +891,13 @@ func (x *ExecuteHeader) GetUncacheableReason() string {
 	return ""
 }
 
+func (x *ExecuteHeader) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // Receipt ends every complete result.
 type Receipt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -503,7 +915,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +927,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +940,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{5}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Receipt) GetRows() uint64 {
@@ -567,22 +979,53 @@ const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\vPlanRequest\x129\n" +
 	"\aexecute\x18\x01 \x01(\v2\x1f.quern.engine.v1.ExecuteRequestR\aexecute\"F\n" +
 	"\fPlanResponse\x126\n" +
-	"\x06header\x18\x01 \x01(\v2\x1e.quern.engine.v1.ExecuteHeaderR\x06header\"\xbb\x01\n" +
+	"\x06header\x18\x01 \x01(\v2\x1e.quern.engine.v1.ExecuteHeaderR\x06header\"\xea\x01\n" +
 	"\x0eExecuteRequest\x12\x10\n" +
 	"\x03sql\x18\x01 \x01(\tR\x03sql\x12.\n" +
 	"\x06params\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x06params\x12/\n" +
 	"\x06format\x18\x03 \x01(\x0e2\x17.quern.engine.v1.FormatR\x06format\x126\n" +
-	"\anumbers\x18\x04 \x01(\x0e2\x1c.quern.engine.v1.NumberStyleR\anumbers\"\xa1\x01\n" +
+	"\anumbers\x18\x04 \x01(\x0e2\x1c.quern.engine.v1.NumberStyleR\anumbers\x12-\n" +
+	"\x04rows\x18\x05 \x01(\v2\x19.quern.engine.v1.ReadRowsR\x04rows\"\xfd\x01\n" +
+	"\bReadRows\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x123\n" +
+	"\x06fields\x18\x02 \x03(\v2\x1b.quern.engine.v1.ColumnPathR\x06fields\x123\n" +
+	"\x06filter\x18\x03 \x03(\v2\x1b.quern.engine.v1.FilterTermR\x06filter\x125\n" +
+	"\border_by\x18\x04 \x03(\v2\x1a.quern.engine.v1.OrderTermR\aorderBy\x12\x1b\n" +
+	"\tpage_size\x18\x05 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x06 \x01(\tR\tpageToken\"\"\n" +
+	"\n" +
+	"ColumnPath\x12\x14\n" +
+	"\x05names\x18\x01 \x03(\tR\x05names\"`\n" +
+	"\tOrderTerm\x123\n" +
+	"\x06column\x18\x01 \x01(\v2\x1b.quern.engine.v1.ColumnPathR\x06column\x12\x1e\n" +
+	"\n" +
+	"descending\x18\x02 \x01(\bR\n" +
+	"descending\"\xd4\x01\n" +
+	"\n" +
+	"FilterTerm\x12\x0e\n" +
+	"\x02at\x18\x01 \x01(\rR\x02at\x125\n" +
+	"\x06column\x18\x02 \x01(\v2\x1b.quern.engine.v1.ColumnPathH\x00R\x06column\x12\x14\n" +
+	"\x04word\x18\x03 \x01(\tH\x00R\x04word\x12\x14\n" +
+	"\x04text\x18\x04 \x01(\tH\x00R\x04text\x12\x18\n" +
+	"\x06number\x18\x05 \x01(\tH\x00R\x06number\x121\n" +
+	"\x04call\x18\x06 \x01(\v2\x1b.quern.engine.v1.FilterCallH\x00R\x04callB\x06\n" +
+	"\x04kind\">\n" +
+	"\n" +
+	"FilterCall\x12\x1a\n" +
+	"\bfunction\x18\x01 \x01(\tR\bfunction\x12\x14\n" +
+	"\x05arity\x18\x02 \x01(\rR\x05arity\"\xa1\x01\n" +
 	"\x0fExecuteResponse\x128\n" +
 	"\x06header\x18\x01 \x01(\v2\x1e.quern.engine.v1.ExecuteHeaderH\x00R\x06header\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunk\x124\n" +
 	"\atrailer\x18\x03 \x01(\v2\x18.quern.engine.v1.ReceiptH\x00R\atrailerB\x06\n" +
-	"\x04part\"\xcd\x01\n" +
+	"\x04part\"\xf5\x01\n" +
 	"\rExecuteHeader\x121\n" +
 	"\acolumns\x18\x01 \x03(\v2\x17.quern.engine.v1.ColumnR\acolumns\x12<\n" +
 	"\tsnapshots\x18\x02 \x03(\v2\x1e.quern.engine.v1.TableSnapshotR\tsnapshots\x12\x1c\n" +
 	"\tcacheable\x18\x03 \x01(\bR\tcacheable\x12-\n" +
-	"\x12uncacheable_reason\x18\x04 \x01(\tR\x11uncacheableReason\"\x89\x01\n" +
+	"\x12uncacheable_reason\x18\x04 \x01(\tR\x11uncacheableReason\x12&\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"\x89\x01\n" +
 	"\aReceipt\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x16\n" +
@@ -618,40 +1061,52 @@ func file_quern_engine_v1_query_service_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_engine_v1_query_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_quern_engine_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_quern_engine_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_quern_engine_v1_query_service_proto_goTypes = []any{
 	(Format)(0),             // 0: quern.engine.v1.Format
 	(NumberStyle)(0),        // 1: quern.engine.v1.NumberStyle
 	(*PlanRequest)(nil),     // 2: quern.engine.v1.PlanRequest
 	(*PlanResponse)(nil),    // 3: quern.engine.v1.PlanResponse
 	(*ExecuteRequest)(nil),  // 4: quern.engine.v1.ExecuteRequest
-	(*ExecuteResponse)(nil), // 5: quern.engine.v1.ExecuteResponse
-	(*ExecuteHeader)(nil),   // 6: quern.engine.v1.ExecuteHeader
-	(*Receipt)(nil),         // 7: quern.engine.v1.Receipt
-	(*structpb.Value)(nil),  // 8: google.protobuf.Value
-	(*Column)(nil),          // 9: quern.engine.v1.Column
-	(*TableSnapshot)(nil),   // 10: quern.engine.v1.TableSnapshot
+	(*ReadRows)(nil),        // 5: quern.engine.v1.ReadRows
+	(*ColumnPath)(nil),      // 6: quern.engine.v1.ColumnPath
+	(*OrderTerm)(nil),       // 7: quern.engine.v1.OrderTerm
+	(*FilterTerm)(nil),      // 8: quern.engine.v1.FilterTerm
+	(*FilterCall)(nil),      // 9: quern.engine.v1.FilterCall
+	(*ExecuteResponse)(nil), // 10: quern.engine.v1.ExecuteResponse
+	(*ExecuteHeader)(nil),   // 11: quern.engine.v1.ExecuteHeader
+	(*Receipt)(nil),         // 12: quern.engine.v1.Receipt
+	(*structpb.Value)(nil),  // 13: google.protobuf.Value
+	(*Column)(nil),          // 14: quern.engine.v1.Column
+	(*TableSnapshot)(nil),   // 15: quern.engine.v1.TableSnapshot
 }
 var file_quern_engine_v1_query_service_proto_depIdxs = []int32{
 	4,  // 0: quern.engine.v1.PlanRequest.execute:type_name -> quern.engine.v1.ExecuteRequest
-	6,  // 1: quern.engine.v1.PlanResponse.header:type_name -> quern.engine.v1.ExecuteHeader
-	8,  // 2: quern.engine.v1.ExecuteRequest.params:type_name -> google.protobuf.Value
+	11, // 1: quern.engine.v1.PlanResponse.header:type_name -> quern.engine.v1.ExecuteHeader
+	13, // 2: quern.engine.v1.ExecuteRequest.params:type_name -> google.protobuf.Value
 	0,  // 3: quern.engine.v1.ExecuteRequest.format:type_name -> quern.engine.v1.Format
 	1,  // 4: quern.engine.v1.ExecuteRequest.numbers:type_name -> quern.engine.v1.NumberStyle
-	6,  // 5: quern.engine.v1.ExecuteResponse.header:type_name -> quern.engine.v1.ExecuteHeader
-	7,  // 6: quern.engine.v1.ExecuteResponse.trailer:type_name -> quern.engine.v1.Receipt
-	9,  // 7: quern.engine.v1.ExecuteHeader.columns:type_name -> quern.engine.v1.Column
-	10, // 8: quern.engine.v1.ExecuteHeader.snapshots:type_name -> quern.engine.v1.TableSnapshot
-	10, // 9: quern.engine.v1.Receipt.snapshots:type_name -> quern.engine.v1.TableSnapshot
-	4,  // 10: quern.engine.v1.QueryService.Execute:input_type -> quern.engine.v1.ExecuteRequest
-	2,  // 11: quern.engine.v1.QueryService.Plan:input_type -> quern.engine.v1.PlanRequest
-	5,  // 12: quern.engine.v1.QueryService.Execute:output_type -> quern.engine.v1.ExecuteResponse
-	3,  // 13: quern.engine.v1.QueryService.Plan:output_type -> quern.engine.v1.PlanResponse
-	12, // [12:14] is the sub-list for method output_type
-	10, // [10:12] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	5,  // 5: quern.engine.v1.ExecuteRequest.rows:type_name -> quern.engine.v1.ReadRows
+	6,  // 6: quern.engine.v1.ReadRows.fields:type_name -> quern.engine.v1.ColumnPath
+	8,  // 7: quern.engine.v1.ReadRows.filter:type_name -> quern.engine.v1.FilterTerm
+	7,  // 8: quern.engine.v1.ReadRows.order_by:type_name -> quern.engine.v1.OrderTerm
+	6,  // 9: quern.engine.v1.OrderTerm.column:type_name -> quern.engine.v1.ColumnPath
+	6,  // 10: quern.engine.v1.FilterTerm.column:type_name -> quern.engine.v1.ColumnPath
+	9,  // 11: quern.engine.v1.FilterTerm.call:type_name -> quern.engine.v1.FilterCall
+	11, // 12: quern.engine.v1.ExecuteResponse.header:type_name -> quern.engine.v1.ExecuteHeader
+	12, // 13: quern.engine.v1.ExecuteResponse.trailer:type_name -> quern.engine.v1.Receipt
+	14, // 14: quern.engine.v1.ExecuteHeader.columns:type_name -> quern.engine.v1.Column
+	15, // 15: quern.engine.v1.ExecuteHeader.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	15, // 16: quern.engine.v1.Receipt.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	4,  // 17: quern.engine.v1.QueryService.Execute:input_type -> quern.engine.v1.ExecuteRequest
+	2,  // 18: quern.engine.v1.QueryService.Plan:input_type -> quern.engine.v1.PlanRequest
+	10, // 19: quern.engine.v1.QueryService.Execute:output_type -> quern.engine.v1.ExecuteResponse
+	3,  // 20: quern.engine.v1.QueryService.Plan:output_type -> quern.engine.v1.PlanResponse
+	19, // [19:21] is the sub-list for method output_type
+	17, // [17:19] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_quern_engine_v1_query_service_proto_init() }
@@ -660,7 +1115,14 @@ func file_quern_engine_v1_query_service_proto_init() {
 		return
 	}
 	file_quern_engine_v1_catalog_service_proto_init()
-	file_quern_engine_v1_query_service_proto_msgTypes[3].OneofWrappers = []any{
+	file_quern_engine_v1_query_service_proto_msgTypes[6].OneofWrappers = []any{
+		(*FilterTerm_Column)(nil),
+		(*FilterTerm_Word)(nil),
+		(*FilterTerm_Text)(nil),
+		(*FilterTerm_Number)(nil),
+		(*FilterTerm_Call)(nil),
+	}
+	file_quern_engine_v1_query_service_proto_msgTypes[8].OneofWrappers = []any{
 		(*ExecuteResponse_Header)(nil),
 		(*ExecuteResponse_Chunk)(nil),
 		(*ExecuteResponse_Trailer)(nil),
@@ -671,7 +1133,7 @@ func file_quern_engine_v1_query_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_engine_v1_query_service_proto_rawDesc), len(file_quern_engine_v1_query_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   6,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

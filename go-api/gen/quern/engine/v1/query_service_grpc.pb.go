@@ -27,9 +27,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// QueryService executes read-only SQL and answers with bytes that are already encoded.
+// QueryService answers read-only SQL, and requests for rows, with bytes that are already encoded.
 type QueryServiceClient interface {
-	// Execute runs one statement. The stream is one header, any number of chunks, one trailer; a stream
+	// Execute runs one statement, or reads one page of rows. The stream is one header, any number of chunks, one trailer; a stream
 	// that ends without a trailer failed, and its status says why. The call's gRPC deadline is the query's,
 	// up to the engine's maximum. Cancelling the call stops the query within a batch.
 	Execute(ctx context.Context, in *ExecuteRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExecuteResponse], error)
@@ -78,9 +78,9 @@ func (c *queryServiceClient) Plan(ctx context.Context, in *PlanRequest, opts ...
 // All implementations must embed UnimplementedQueryServiceServer
 // for forward compatibility.
 //
-// QueryService executes read-only SQL and answers with bytes that are already encoded.
+// QueryService answers read-only SQL, and requests for rows, with bytes that are already encoded.
 type QueryServiceServer interface {
-	// Execute runs one statement. The stream is one header, any number of chunks, one trailer; a stream
+	// Execute runs one statement, or reads one page of rows. The stream is one header, any number of chunks, one trailer; a stream
 	// that ends without a trailer failed, and its status says why. The call's gRPC deadline is the query's,
 	// up to the engine's maximum. Cancelling the call stops the query within a batch.
 	Execute(*ExecuteRequest, grpc.ServerStreamingServer[ExecuteResponse]) error

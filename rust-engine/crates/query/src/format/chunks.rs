@@ -25,9 +25,13 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The end of the JSON envelope, from the comma after the rows to the line's end.
-    pub(crate) fn envelope_end(&self, snapshots: &[(String, String)]) -> Vec<u8> {
+    /// The end of the JSON envelope, from the comma after the rows to the line's end; `next` is a page's.
+    pub(crate) fn envelope_end(&self, next: Option<&str>, snapshots: &[(String, String)]) -> Vec<u8> {
         let mut sink = Sink::default();
+        if let Some(token) = next {
+            sink.raw(b",\"next_page_token\":");
+            sink.json_string(token.as_bytes(), false);
+        }
         sink.raw(b",\"receipt\":{\"rows\":");
         sink.int(self.rows);
         sink.raw(b",\"bytes\":");
@@ -130,7 +134,7 @@ mod tests {
     fn the_envelope_ends_with_the_receipt() {
         let receipt = Receipt { rows: 2, bytes: 9, sha256: [0; 32] };
         let snapshots = [("t".to_owned(), "a\"b".to_owned()), ("u".to_owned(), "c".to_owned())];
-        let end = String::from_utf8(receipt.envelope_end(&snapshots)).expect("text");
+        let end = String::from_utf8(receipt.envelope_end(None, &snapshots)).expect("text");
         assert_eq!(
             end,
             concat!(

@@ -52,6 +52,8 @@ pub struct EncodeOptions {
     pub most: usize,
     /// The snapshot of each table, in the order in which the JSON envelope shows them.
     pub snapshots: Vec<(String, String)>,
+    /// What the JSON envelope gives as the next page's token; nothing where the result is no page.
+    pub next_page_token: Option<String>,
     /// Where encoding runs; the caller's runtime if none is given.
     pub runtime: Option<Handle>,
 }
@@ -213,11 +215,11 @@ impl<E> Output<E> {
         Ok(())
     }
 
-    async fn finish(&mut self, snapshots: &[(String, String)]) -> Result<(), Halt<E>> {
+    async fn finish(&mut self, next: Option<&str>, snapshots: &[(String, String)]) -> Result<(), Halt<E>> {
         let receipt = self.chunker.receipt(self.rows);
         let mut ready = Vec::new();
         if self.format == Format::Json {
-            self.chunker.push_uncounted(receipt.envelope_end(snapshots), &mut ready);
+            self.chunker.push_uncounted(receipt.envelope_end(next, snapshots), &mut ready);
         }
         self.chunker.flush(&mut ready);
         self.send(ready).await?;
@@ -344,7 +346,7 @@ where
         output.push(bytes, rows).await?;
     }
     output.push(encoder.footer().to_vec(), 0).await?;
-    output.finish(&options.snapshots).await
+    output.finish(options.next_page_token.as_deref(), &options.snapshots).await
 }
 
 type Piece<E> = Result<(Vec<u8>, usize), EncodeError<E>>;
@@ -404,5 +406,5 @@ where
     }
     let last = encoder.finish()?;
     output.push(last, 0).await?;
-    output.finish(&[]).await
+    output.finish(None, &[]).await
 }

@@ -1,0 +1,193 @@
+"""Walks tables page by page, with random filters, orders and page sizes, and compares with DuckDB, row by row, in order.
+
+    rows.py URL FOLDER SEED CASES
+
+Prints one JSON object a case: {"name":…,"problems":[…]}.
+"""
+
+import datetime as dt
+import io
+import json
+import os
+import random
+import re
+import sys
+import urllib.parse
+import urllib.request
+
+import duckdb
+import pyarrow as pa
+import pyarrow.ipc
+
+from compare import arrow_rows, get, quoted, table_name, theirs_for
+from values import comparable
+
+# Larger tables are walked elsewhere, by counts.
+MOST_ROWS = 20_000
+# No case reads more pages.
+MOST_PAGES = 60
+KINDS = {"BIGINT": "number", "DOUBLE": "number", "VARCHAR": "text", "BOOLEAN": "truth", "DATE": "date"}
+
+
+class Column:
+    def __init__(self, name, kind, values):
+        self.name, self.kind, self.values = name, kind, values
+
+    @property
+    def filtered(self):
+        """As filters and orders spell it."""
+        if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", self.name) and self.name not in ("AND", "OR", "NOT"):
+            return self.name
+        return f'"{self.name}"'
+
+
+def kind_of(column):
+    kind = KINDS.get(column["type"])
+    return "time" if kind is None and column["type"].startswith("TIMESTAMP(") else kind
+
+
+def literal(value, kind):
+    """A value as filters spell it, and as SQL does."""
+    if kind == "truth":
+        return str(value).lower(), str(value).lower()
+    if kind == "number":
+        return repr(value), repr(value)
+    text = value.isoformat() if isinstance(value, (dt.date, dt.datetime)) else value
+    return f'"{text}"', ("TIMESTAMP " if kind == "time" else "DATE " if kind == "date" else "") + "'" + text.replace("'", "''") + "'"
+
+
+def usable(value):
+    if isinstance(value, str):
+        return value.isprintable() and '"' not in value and "\\" not in value and len(value) < 100
+    if isinstance(value, float):
+        # Exponents are not in the grammar of filters.
+        return value == value and "e" not in repr(value) and "inf" not in repr(value)
+    return True
+
+
+def condition(rng, columns):
+    """A condition in both languages."""
+    column = rng.choice(columns)
+    ours, theirs = column.filtered, quoted(column.name)
+    if rng.random() < 0.1 or not column.values:
+        return rng.choice([(f"{ours} = null", f"{theirs} IS NULL"), (f"{ours} != null", f"{theirs} IS NOT NULL"),
+                           (f"{ours}:*", f"{theirs} IS NOT NULL")])
+    value = rng.choice(column.values)
+    a, b = literal(value, column.kind)
+    choice = rng.random()
+    if choice < 0.15:
+        more = [literal(v, column.kind) for v in rng.choices(column.values, k=rng.randint(1, 4))]
+        return f"in({ours}, {', '.join(m[0] for m in more)})", f"{theirs} IN ({', '.join(m[1] for m in more)})"
+    if column.kind == "text" and choice < 0.5:
+        part = value[rng.randrange(len(value) + 1):][:rng.randint(0, 4)]
+        a, b = literal(part, "text")
+        return rng.choice([
+            (f"contains({ours}, {a})", f"contains({theirs}, {b})"),
+            (f"startsWith({ours}, {a})", f"starts_with({theirs}, {b})"),
+            (f"endsWith({ours}, {a})", f"ends_with({theirs}, {b})"),
+            (f"equalsIgnoreCase({ours}, {literal(value.upper(), 'text')[0]})", f"lower({theirs}) = lower({literal(value.upper(), 'text')[1]})"),
+            (f"lower({ours}) = {literal(value.lower(), 'text')[0]}", f"lower({theirs}) = {literal(value.lower(), 'text')[1]}"),
+        ])
+    if column.kind in ("date", "time") and choice < 0.3:
+        return f"year({ours}) <= {value.year}", f"year({theirs}) <= {value.year}"
+    operators = ["=", "!="] if column.kind == "truth" else ["=", "!=", "<", "<=", ">", ">="]
+    operator = rng.choice(operators)
+    return f"{ours} {operator} {a}", f"{theirs} {operator} {b}"
+
+
+def tree(rng, columns, depth):
+    if depth == 0 or rng.random() < 0.4:
+        return condition(rng, columns)
+    if rng.random() < 0.25:
+        ours, theirs = tree(rng, columns, depth - 1)
+        return f"NOT ({ours})", f"NOT ({theirs})"
+    joint = rng.choice(["AND", "OR"])
+    parts = [tree(rng, columns, depth - 1) for _ in range(rng.randint(2, 3))]
+    return f" {joint} ".join(f"({p[0]})" for p in parts), f" {joint} ".join(f"({p[1]})" for p in parts)
+
+
+def walk(url, table, arguments):
+    """All pages' rows, following the links; the schema of the first page; how many pages there were."""
+    rows, schema, pages = [], None, 0
+    path = f"/v1/tables/{table}/rows?" + urllib.parse.urlencode(arguments | {"format": "arrow"})
+    while path:
+        try:
+            with urllib.request.urlopen(url + path) as response:
+                page = pa.ipc.open_stream(io.BytesIO(response.read())).read_all()
+                link = re.fullmatch('<(.*)>; rel="next"', response.headers.get("Link") or "")
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{error.code} {error.read().decode()[:500]}") from None
+        if schema is not None and page.schema != schema:
+            raise RuntimeError(f"page {pages} has another schema")
+        if len(page) > arguments["page_size"] or (link and len(page) < arguments["page_size"]):
+            raise RuntimeError(f"page {pages} has {len(page)} rows of {arguments['page_size']}")
+        rows += arrow_rows(page)
+        schema, pages, path = page.schema, pages + 1, link and link[1]
+    return rows, schema, pages
+
+
+def load(url, folder, duck):
+    """The tables that are compared: name, columns, row count. DuckDB gets each with the number of its rows."""
+    files = sorted(f for f in os.listdir(folder) if f.rsplit(".", 1)[1] in ("json", "csv", "tsv", "parquet", "arrow"))
+    names = [table_name(f) for f in files]
+    for file, name in zip(files, names):
+        if names.count(name) > 1:
+            name += "_" + file.rsplit(".", 1)[1]
+        table = get(url, f"/v1/tables/{name}")
+        if not 0 < int(table["rowCount" if "rowCount" in table else "row_count"]) <= MOST_ROWS:
+            continue
+        theirs, problems = theirs_for(duck, os.path.join(folder, file), table)
+        if problems:
+            raise RuntimeError(f"{name}: {problems}")
+        # DuckDB keeps numbers among texts as JSON; as text they are what ours are.
+        texts = [quoted(c) for c, t in zip(theirs.columns, theirs.types) if str(t) == "JSON"]
+        texts = " REPLACE (" + ", ".join(f"{c} ->> '$' AS {c}" for c in texts) + ")" if texts else ""
+        duck.execute(f'CREATE TABLE {quoted(name)} AS SELECT *{texts}, row_number() OVER () AS "the row" FROM theirs')
+        columns = []
+        for column in table["columns"]:
+            kind = kind_of(column)
+            if kind and '"' not in column["name"]:
+                sample = duck.execute(f"SELECT DISTINCT {quoted(column['name'])} FROM {quoted(name)} LIMIT 200").fetchall()
+                columns.append(Column(column["name"], kind, [v for (v,) in sample if v is not None and usable(v)]))
+        if columns:
+            yield name, columns, len(theirs)
+
+
+def case(url, duck, rng, name, columns, size):
+    ours, theirs = tree(rng, columns, 2) if rng.random() < 0.8 else ("", "true")
+    order = rng.sample(columns, k=min(rng.choice([0, 0, 1, 2]), len(columns)))
+    terms = [(column, rng.random() < 0.5) for column in order]
+    wanted = rng.sample(columns, k=rng.randint(1, len(columns)))
+    arguments = {
+        "filter": ours,
+        "order_by": ", ".join(c.filtered + (" desc" if down else "") for c, down in terms),
+        "fields": ",".join(c.filtered for c in wanted),
+        "page_size": max(size // MOST_PAGES + 1, rng.choice([1, 2, 7, 50, 1000, 10_000])),
+    }
+    sql = ", ".join([quoted(c.name) + (" DESC" if down else "") + " NULLS LAST" for c, down in terms] + ['"the row"'])
+    answer = duck.execute(f"SELECT {', '.join(quoted(c.name) for c in wanted)} FROM {quoted(name)} WHERE {theirs} ORDER BY {sql}")
+    expected = answer.fetchall()
+    rows, schema, _ = walk(url, name, arguments)
+    if len(rows) != len(expected):
+        return [f"{arguments}: {len(rows)} rows, DuckDB has {len(expected)}"]
+    types = [f.type for f in schema]
+    for number, (a, b) in enumerate(zip(rows, expected)):
+        if a != b and [comparable(v, t) for v, t in zip(a, types)] != [comparable(v, t) for v, t in zip(b, types)]:
+            return [f"{arguments}: row {number} is {a}, DuckDB's is {b}"]
+    return []
+
+
+def main(url, folder, seed, cases):
+    rng, duck = random.Random(int(seed)), duckdb.connect()
+    tables = list(load(url, folder, duck))
+    for number in range(int(cases)):
+        name, columns, size = rng.choice(tables)
+        try:
+            problems = case(url, duck, rng, name, columns, size)
+        except Exception as error:  # pylint: disable=broad-except
+            problems = [f"{type(error).__name__}: {error}"]
+        print(json.dumps({"name": f"{number}-{name}", "problems": problems}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
