@@ -80,7 +80,7 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 		return err
 	}
 	defer closeCache()
-	queries := service.NewQueries(backend.client, answers, service.Timeouts{Default: cfg.TimeoutDefault, Most: cfg.TimeoutMax})
+	queries := service.NewQueries(backend.client, answers, tables.Key, service.Timeouts{Default: cfg.TimeoutDefault, Most: cfg.TimeoutMax})
 	services := rpc.Services{
 		Tables:  service.NewTables(backend.client, queries, cfg.TimeoutDefault),
 		Queries: service.NewQueryServer(queries),

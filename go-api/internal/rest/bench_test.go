@@ -41,7 +41,7 @@ func hitHandler(t testing.TB) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	queries := service.NewQueries(client, answers, service.Timeouts{Default: 5 * time.Second, Most: 10 * time.Second})
+	queries := service.NewQueries(client, answers, func(string) []string { return nil }, service.Timeouts{Default: 5 * time.Second, Most: 10 * time.Second})
 	handler, err := rest.NewHandler(t.Context(), rest.Options{
 		Tables:  service.NewTables(client, queries, 5*time.Second),
 		Queries: queries,

@@ -43,8 +43,9 @@ func newChecked() (*checked, error) {
 
 // check reads and checks a request, or remembers what it means.
 func (a *api) check(route *route, w http.ResponseWriter, r *http.Request) (*service.Query, error) {
-	key := asked{method: r.Method, path: r.URL.Path, query: r.URL.RawQuery, accept: strings.Join(r.Header["Accept"], ",")}
-	memorable := !route.hasBody && len(key.path)+len(key.query)+len(key.accept) <= checkedMost
+	key := asked{method: r.Method, path: r.URL.EscapedPath(), query: r.URL.RawQuery, accept: strings.Join(r.Header["Accept"], ",")}
+	// What names a row may be configured anew.
+	memorable := !route.hasBody && route.input.FullName() != getRow && len(key.path)+len(key.query)+len(key.accept) <= checkedMost
 	if memorable {
 		if query, ok := a.checked.GetIfPresent(key); ok {
 			return query, nil
@@ -62,8 +63,15 @@ func (a *api) check(route *route, w http.ResponseWriter, r *http.Request) (*serv
 
 // read reads and checks a request.
 func (a *api) read(route *route, w http.ResponseWriter, r *http.Request) (*service.Query, error) {
-	if route.input.FullName() == readRows {
-		request := &quernv1.ReadRowsRequest{Table: route.parameter(r.URL.Path, "table")}
+	switch route.input.FullName() {
+	case getRow:
+		request := &quernv1.GetRowRequest{Table: route.parameter(r.URL, "table"), Key: route.parameter(r.URL, "key")}
+		if err := readParameters(route, r.URL.RawQuery, request); err != nil {
+			return nil, err
+		}
+		return a.queries.CheckRow(request, formatByAccept(r.Header))
+	case readRows:
+		request := &quernv1.ReadRowsRequest{Table: route.parameter(r.URL, "table")}
 		if err := readParameters(route, r.URL.RawQuery, request); err != nil {
 			return nil, err
 		}
@@ -76,5 +84,8 @@ func (a *api) read(route *route, w http.ResponseWriter, r *http.Request) (*servi
 	return a.queries.Check(request, formatByAccept(r.Header))
 }
 
-// readRows names the request for a page of rows.
-var readRows = (&quernv1.ReadRowsRequest{}).ProtoReflect().Descriptor().FullName()
+// The requests for a page of rows, and for one row.
+var (
+	readRows = (&quernv1.ReadRowsRequest{}).ProtoReflect().Descriptor().FullName()
+	getRow   = (&quernv1.GetRowRequest{}).ProtoReflect().Descriptor().FullName()
+)

@@ -3,6 +3,7 @@ package rest
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -99,9 +100,14 @@ func FuzzExact(f *testing.F) {
 func FuzzFind(f *testing.F) {
 	f.Add("GET", "/v1/tables/x")
 	f.Add("HEAD", "//v1/query/")
+	f.Add("GET", "/v1/tables/x/rows/a%2Fb~%257E")
 	routes := publicRoutes()
 	f.Fuzz(func(t *testing.T, method, path string) {
-		route, _, err := find(routes, method, path)
+		parsed, err := url.Parse(path)
+		if err != nil {
+			return
+		}
+		route, _, err := find(routes, method, parsed)
 		if (route == nil) == (err == nil) {
 			t.Errorf("%s %s: %v %v", method, path, route, err)
 		}

@@ -153,7 +153,7 @@ type api struct {
 // ServeHTTP implements http.Handler.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ex := exchangeOf(r.Context())
-	route, allowed, err := find(a.routes, r.Method, r.URL.Path)
+	route, allowed, err := find(a.routes, r.Method, r.URL)
 	if len(allowed) > 0 {
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		if r.Method == http.MethodOptions {

@@ -75,7 +75,7 @@ func start(t *testing.T, onExecute func(try int, request *enginev1.ExecuteReques
 		t.Fatal(err)
 	}
 	logs := &bytes.Buffer{}
-	queries := service.NewQueries(client, answers, service.Timeouts{Default: 5 * time.Second, Most: 10 * time.Second})
+	queries := service.NewQueries(client, answers, func(string) []string { return nil }, service.Timeouts{Default: 5 * time.Second, Most: 10 * time.Second})
 	handler, err := rest.NewHandler(t.Context(), rest.Options{
 		Tables:      service.NewTables(client, queries, 5*time.Second),
 		Queries:     queries,

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -67,6 +68,15 @@ func methodRoutes(method protoreflect.MethodDescriptor) []route {
 	return routes
 }
 
+// spelled is the path that the route is found by: results' parameters may hold an escaped slash, which the gateway takes
+// for one that parts segments.
+func (r *route) spelled(path *url.URL) string {
+	if r.streams {
+		return path.EscapedPath()
+	}
+	return path.Path
+}
+
 // matches says whether the path fits the template, `{name}` standing for one segment that is not empty.
 func (r *route) matches(path string) bool {
 	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
@@ -75,13 +85,16 @@ func (r *route) matches(path string) bool {
 	})
 }
 
-// parameter returns what stands for `{name}` in a path that matches.
-func (r *route) parameter(path, name string) string {
-	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	if at := slices.Index(r.segments, "{"+name+"}"); at >= 0 && at < len(segments) {
-		return segments[at]
+// parameter returns what stands for `{name}` in the path of a result.
+func (r *route) parameter(path *url.URL, name string) string {
+	segments := strings.Split(strings.TrimPrefix(r.spelled(path), "/"), "/")
+	at := slices.Index(r.segments, "{"+name+"}")
+	if at < 0 || at >= len(segments) {
+		return ""
 	}
-	return ""
+	// A URL that was parsed has no broken escapes.
+	value, _ := url.PathUnescape(segments[at])
+	return value
 }
 
 // queryField returns the request's field that a query parameter of that name sets, or nil.
@@ -108,18 +121,18 @@ func (r *route) queryNames() []string {
 }
 
 // find returns the route for a request. HEAD is answered wherever GET is.
-func find(routes []route, method, path string) (*route, []string, error) {
+func find(routes []route, method string, path *url.URL) (*route, []string, error) {
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
 	for i := range routes {
-		if routes[i].method == method && routes[i].template == path {
+		if routes[i].method == method && routes[i].template == path.Path {
 			return &routes[i], nil, nil
 		}
 	}
 	var allowed []string
 	for i := range routes {
-		if !routes[i].matches(path) {
+		if !routes[i].matches(routes[i].spelled(path)) {
 			continue
 		}
 		if routes[i].method == method {
@@ -131,11 +144,11 @@ func find(routes []route, method, path string) (*route, []string, error) {
 		}
 	}
 	if len(allowed) == 0 {
-		return nil, nil, apierr.Newf(apierr.RouteUnknown, "no resource at %s; the API begins at /v1/tables and /v1/query", shown(path))
+		return nil, nil, apierr.Newf(apierr.RouteUnknown, "no resource at %s; the API begins at /v1/tables and /v1/query", shown(path.Path))
 	}
 	allowed = append(allowed, http.MethodOptions)
 	slices.Sort(allowed)
-	return nil, allowed, apierr.Newf(apierr.MethodNotAllowed, "%s takes %s, not %s", shown(path), strings.Join(allowed, ", "), shown(method))
+	return nil, allowed, apierr.Newf(apierr.MethodNotAllowed, "%s takes %s, not %s", shown(path.Path), strings.Join(allowed, ", "), shown(method))
 }
 
 // shown cuts what a caller sent to a length that a message bears.

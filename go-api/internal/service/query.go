@@ -61,12 +61,16 @@ type Timeouts struct {
 type Queries struct {
 	engine   Engine
 	cache    *cache.Cache
+	keys     Keys
 	timeouts Timeouts
 }
 
+// Keys returns the columns that rows of a table are found by, none where it has no key.
+type Keys func(table string) []string
+
 // NewQueries returns the query service.
-func NewQueries(engine Engine, cache *cache.Cache, timeouts Timeouts) *Queries {
-	return &Queries{engine: engine, cache: cache, timeouts: timeouts}
+func NewQueries(engine Engine, cache *cache.Cache, keys Keys, timeouts Timeouts) *Queries {
+	return &Queries{engine: engine, cache: cache, keys: keys, timeouts: timeouts}
 }
 
 // Query is one request that was checked.

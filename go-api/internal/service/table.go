@@ -64,7 +64,7 @@ func (t *Tables) ListTables(ctx context.Context, request *quernv1.ListTablesRequ
 
 	response := &quernv1.ListTablesResponse{}
 	for _, table := range tables[first:last] {
-		response.Tables = append(response.Tables, publicTable(table))
+		response.Tables = append(response.Tables, publicTable(table, t.queries.keys(table.GetName())))
 	}
 	for _, table := range tables {
 		if table.GetState() == enginev1.TableState_TABLE_STATE_BROKEN {
@@ -94,7 +94,7 @@ func (t *Tables) GetTable(ctx context.Context, request *quernv1.GetTableRequest)
 	if err != nil {
 		return nil, outward(ctx, err, t.timeout)
 	}
-	return &quernv1.GetTableResponse{Table: publicTable(table)}, nil
+	return &quernv1.GetTableResponse{Table: publicTable(table, t.queries.keys(table.GetName()))}, nil
 }
 
 // pageSize takes the caller's wish by AIP-158.
@@ -137,7 +137,7 @@ func decodePageToken(token string) (string, error) {
 	return decoded.After, nil
 }
 
-func publicTable(table *enginev1.Table) *quernv1.Table {
+func publicTable(table *enginev1.Table, key []string) *quernv1.Table {
 	public := &quernv1.Table{
 		Name:        table.GetName(),
 		Description: table.GetDescription(),
@@ -147,6 +147,7 @@ func publicTable(table *enginev1.Table) *quernv1.Table {
 		FileCount:   int32(min(table.GetFileCount(), math.MaxInt32)),
 		SizeBytes:   publicCount(table.GetSizeBytes()),
 		Snapshot:    table.GetSnapshot(),
+		Key:         key,
 	}
 	if table.RowCount != nil {
 		rows := publicCount(table.GetRowCount())

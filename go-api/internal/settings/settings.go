@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,20 @@ type file struct {
 
 type table struct {
 	Cache Freshness `yaml:"cache"`
+	Key   columns   `yaml:"key"`
+}
+
+// columns is one name, or a list of names.
+type columns []string
+
+// UnmarshalYAML implements yaml.BytesUnmarshaler.
+func (c *columns) UnmarshalYAML(raw []byte) error {
+	var one string
+	if yaml.Unmarshal(raw, &one) == nil {
+		*c = columns{one}
+		return nil
+	}
+	return yaml.Unmarshal(raw, (*[]string)(c))
 }
 
 // Freshness is how answers from a table may be kept by those who stand before Quern. The zero value is the default:
@@ -85,7 +100,7 @@ func both(a, b Freshness) Freshness {
 // Settings follow a file.
 type Settings struct {
 	path    string
-	tables  atomic.Pointer[map[string]Freshness]
+	tables  atomic.Pointer[map[string]table]
 	changed time.Time
 	size    int64
 }
@@ -93,7 +108,7 @@ type Settings struct {
 // Open reads the file at path, which need not be there yet.
 func Open(path string) (*Settings, error) {
 	s := &Settings{path: path}
-	s.tables.Store(&map[string]Freshness{})
+	s.tables.Store(&map[string]table{})
 	return s, s.read()
 }
 
@@ -128,7 +143,7 @@ func (s *Settings) read() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		if !s.changed.IsZero() {
 			s.changed, s.size = time.Time{}, 0
-			s.tables.Store(&map[string]Freshness{})
+			s.tables.Store(&map[string]table{})
 		}
 		return nil
 	}
@@ -154,7 +169,7 @@ func (s *Settings) read() error {
 	return nil
 }
 
-func parse(text []byte) (map[string]Freshness, error) {
+func parse(text []byte) (map[string]table, error) {
 	var parsed file
 	decoder := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict())
 	if len(bytes.TrimSpace(text)) > 0 {
@@ -162,7 +177,6 @@ func parse(text []byte) (map[string]Freshness, error) {
 			return nil, fmt.Errorf("it can't be read: %w", err)
 		}
 	}
-	tables := map[string]Freshness{}
 	for name, table := range parsed.Tables {
 		for what, duration := range map[string]time.Duration{
 			"max_age": table.Cache.MaxAge, "stale_while_revalidate": table.Cache.StaleWhileRevalidate, "stale_if_error": table.Cache.StaleIfError,
@@ -171,9 +185,11 @@ func parse(text []byte) (map[string]Freshness, error) {
 				return nil, fmt.Errorf("tables.%s.cache.%s is %s; write whole seconds, such as 60s", name, what, duration)
 			}
 		}
-		tables[name] = table.Cache
+		if slices.Contains(table.Key, "") {
+			return nil, fmt.Errorf("tables.%s.key has an empty name; name a column, or several in a list", name)
+		}
 	}
-	return tables, nil
+	return parsed.Tables, nil
 }
 
 // Any says whether any table has settings.
@@ -186,9 +202,12 @@ func (s *Settings) Freshness(tables []string) Freshness {
 	if len(known) == 0 || len(tables) == 0 {
 		return Freshness{}
 	}
-	freshness := known[tables[0]]
+	freshness := known[tables[0]].Cache
 	for _, name := range tables[1:] {
-		freshness = both(freshness, known[name])
+		freshness = both(freshness, known[name].Cache)
 	}
 	return freshness
 }
+
+// Key returns the columns that rows of a table are found by, none where it has no key.
+func (s *Settings) Key(name string) []string { return (*s.tables.Load())[name].Key }

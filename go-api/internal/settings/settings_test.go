@@ -67,14 +67,15 @@ func TestWrongSettingsSayWhere(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add("tables: {a: {cache: {max_age: 5s}}}")
+	f.Add("tables: {a: {cache: {max_age: 5s}, key: [b, c]}}")
 	f.Add("- [")
 	f.Fuzz(func(t *testing.T, text string) {
 		tables, err := parse([]byte(text))
 		if err != nil && err.Error() == "" {
 			t.Error("an error that says nothing")
 		}
-		for name, freshness := range tables {
+		for name, table := range tables {
+			freshness := table.Cache
 			if freshness.MaxAge < 0 || !strings.Contains(freshness.CacheControl(), ", ") {
 				t.Error(name, freshness)
 			}

@@ -24,6 +24,7 @@ const (
 	TableService_ListTables_FullMethodName = "/quern.v1.TableService/ListTables"
 	TableService_GetTable_FullMethodName   = "/quern.v1.TableService/GetTable"
 	TableService_ReadRows_FullMethodName   = "/quern.v1.TableService/ReadRows"
+	TableService_GetRow_FullMethodName     = "/quern.v1.TableService/GetRow"
 )
 
 // TableServiceClient is the client API for TableService service.
@@ -41,6 +42,9 @@ type TableServiceClient interface {
 	// that ends without a receipt failed. The next page's token is in the response header metadata
 	// `quern-next-page-token`; there is none on the last page.
 	ReadRows(ctx context.Context, in *ReadRowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRowsResponse], error)
+	// GetRow reads one row by the table's key (AIP-131), which quern.yaml declares; FAILED_PRECONDITION with the reason
+	// NO_KEY where it does not. The messages are those of ReadRows; with `json`, the body is the row itself.
+	GetRow(ctx context.Context, in *GetRowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetRowResponse], error)
 }
 
 type tableServiceClient struct {
@@ -90,6 +94,25 @@ func (c *tableServiceClient) ReadRows(ctx context.Context, in *ReadRowsRequest, 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TableService_ReadRowsClient = grpc.ServerStreamingClient[ReadRowsResponse]
 
+func (c *tableServiceClient) GetRow(ctx context.Context, in *GetRowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetRowResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TableService_ServiceDesc.Streams[1], TableService_GetRow_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GetRowRequest, GetRowResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TableService_GetRowClient = grpc.ServerStreamingClient[GetRowResponse]
+
 // TableServiceServer is the server API for TableService service.
 // All implementations must embed UnimplementedTableServiceServer
 // for forward compatibility.
@@ -105,6 +128,9 @@ type TableServiceServer interface {
 	// that ends without a receipt failed. The next page's token is in the response header metadata
 	// `quern-next-page-token`; there is none on the last page.
 	ReadRows(*ReadRowsRequest, grpc.ServerStreamingServer[ReadRowsResponse]) error
+	// GetRow reads one row by the table's key (AIP-131), which quern.yaml declares; FAILED_PRECONDITION with the reason
+	// NO_KEY where it does not. The messages are those of ReadRows; with `json`, the body is the row itself.
+	GetRow(*GetRowRequest, grpc.ServerStreamingServer[GetRowResponse]) error
 	mustEmbedUnimplementedTableServiceServer()
 }
 
@@ -123,6 +149,9 @@ func (UnimplementedTableServiceServer) GetTable(context.Context, *GetTableReques
 }
 func (UnimplementedTableServiceServer) ReadRows(*ReadRowsRequest, grpc.ServerStreamingServer[ReadRowsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReadRows not implemented")
+}
+func (UnimplementedTableServiceServer) GetRow(*GetRowRequest, grpc.ServerStreamingServer[GetRowResponse]) error {
+	return status.Error(codes.Unimplemented, "method GetRow not implemented")
 }
 func (UnimplementedTableServiceServer) mustEmbedUnimplementedTableServiceServer() {}
 func (UnimplementedTableServiceServer) testEmbeddedByValue()                      {}
@@ -192,6 +221,17 @@ func _TableService_ReadRows_Handler(srv interface{}, stream grpc.ServerStream) e
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TableService_ReadRowsServer = grpc.ServerStreamingServer[ReadRowsResponse]
 
+func _TableService_GetRow_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GetRowRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TableServiceServer).GetRow(m, &grpc.GenericServerStream[GetRowRequest, GetRowResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TableService_GetRowServer = grpc.ServerStreamingServer[GetRowResponse]
+
 // TableService_ServiceDesc is the grpc.ServiceDesc for TableService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -212,6 +252,11 @@ var TableService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ReadRows",
 			Handler:       _TableService_ReadRows_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "GetRow",
+			Handler:       _TableService_GetRow_Handler,
 			ServerStreams: true,
 		},
 	},

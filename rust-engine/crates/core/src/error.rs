@@ -91,6 +91,14 @@ reasons! {
     FilterInvalid = "FILTER_INVALID" => InvalidArgument,
     /// The order of a request for rows does not parse, or can't be had.
     OrderInvalid = "ORDER_INVALID" => InvalidArgument,
+    /// A row's key that has not the key's columns or types.
+    KeyInvalid = "KEY_INVALID" => InvalidArgument,
+    /// No row has that key.
+    RowNotFound = "ROW_NOT_FOUND" => NotFound,
+    /// The table has no key to find rows by.
+    NoKey = "NO_KEY" => FailedPrecondition,
+    /// More than one row has that key.
+    KeyNotUnique = "KEY_NOT_UNIQUE" => FailedPrecondition,
     /// A page token that was not given out for this request.
     PageTokenInvalid = "PAGE_TOKEN_INVALID" => InvalidArgument,
     /// The format asked for can't carry a column's type.

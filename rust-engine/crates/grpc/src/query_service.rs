@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt};
 use prost_types::value::Kind as ValueKind;
 use quern_core::{EngineError, Reason, TableSnapshot};
 use quern_query::format::{Format, NumberStyle, Part};
-use quern_query::rows::{Node, NodeKind, OrderTerm, Rows};
+use quern_query::rows::{Key, Node, NodeKind, OrderTerm, Rows};
 use quern_query::{Ask, Engine, Outline, Params};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -129,8 +129,10 @@ fn rows(read: proto::ReadRows) -> Result<Rows, EngineError> {
         .order_by
         .into_iter()
         .map(|term| OrderTerm { path: term.column.map(path).unwrap_or_default(), descending: term.descending });
+    let key = read.key.map(|key| Key { columns: key.columns.into_iter().map(path).collect(), values: key.values });
     Ok(Rows {
         table: read.table,
+        key,
         fields: read.fields.into_iter().map(path).collect(),
         filter: filter(read.filter)?,
         order: order.collect(),

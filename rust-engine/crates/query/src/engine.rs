@@ -254,12 +254,13 @@ impl Engine {
                         return Err(pins.changed().await.unwrap_or_else(|| errors::execution(&e, &findings)));
                     }
                 };
+                paging.check(&page)?;
                 // What the page holds is given back when it has been encoded.
                 let batches = futures::stream::iter(page.batches).map(move |batch| {
                     let _ = &memory;
                     Ok(batch)
                 });
-                (batches.boxed(), Some(page.next))
+                (batches.boxed(), paging.is_page().then_some(page.next))
             }
         };
         let options = EncodeOptions {

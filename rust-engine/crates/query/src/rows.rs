@@ -50,6 +50,17 @@ pub struct Rows {
     pub page_size: usize,
     /// The token of the page before; empty for the first page.
     pub page_token: String,
+    /// Asks for the one row with this key, instead of a page.
+    pub key: Option<Key>,
+}
+
+/// What names a row.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// The table's key; no columns where it has none.
+    pub columns: Vec<Path>,
+    /// Their values.
+    pub values: Vec<String>,
 }
 
 /// What rows are ordered by. Nulls come last.
@@ -88,6 +99,8 @@ pub(crate) struct Paging {
     keyset: Keyset,
     snapshot: String,
     digest: [u8; 32],
+    /// How messages call the row that is asked for, where it is one.
+    row: Option<String>,
 }
 
 /// A page: its batches, its columns, and the token of the next page, empty on the last.
@@ -121,6 +134,9 @@ pub(crate) fn plan(rows: &Rows, start: Start, table: &Table, provider: SnapshotP
     let failed = |e: DataFusionError| errors::planning("", &e);
     let scan = LogicalPlanBuilder::scan(table.name.as_str(), provider_as_source(Arc::new(provider)), None);
     let mut plan = scan.map_err(failed)?;
+    if let Some(key) = &rows.key {
+        plan = plan.filter(filter::key(key, table)?).map_err(failed)?;
+    }
     if let Some(filter) = &rows.filter {
         plan = plan.filter(filter::condition(filter, &schema)?).map_err(failed)?;
     }
@@ -134,8 +150,14 @@ pub(crate) fn plan(rows: &Rows, start: Start, table: &Table, provider: SnapshotP
     let count = wanted.len();
     let columns = wanted.into_iter().chain(keyset.columns(&schema)).chain([file, row]);
     let plan = plan.limit(0, Some(rows.page_size + 1)).and_then(|plan| plan.project(columns)).map_err(failed)?;
-    let paging =
-        Paging { wanted: count, size: rows.page_size, keyset, snapshot: table.snapshot.clone(), digest: start.digest };
+    let paging = Paging {
+        wanted: count,
+        size: rows.page_size,
+        keyset,
+        snapshot: table.snapshot.clone(),
+        digest: start.digest,
+        row: rows.key.as_ref().map(|key| format!("`{}` in `{}`", key.values.join("~"), table.name)),
+    };
     Ok(RowsPlan { plan: plan.build().map_err(failed)?, paging, sequential })
 }
 
@@ -143,6 +165,26 @@ impl Paging {
     /// The columns that the caller gets, of those that the plan gives.
     pub(crate) fn schema(&self, planned: &Schema) -> SchemaRef {
         Arc::new(Schema::new(planned.fields().iter().take(self.wanted).cloned().collect::<Vec<_>>()))
+    }
+
+    /// The one row that was asked for. Fails with ROW_NOT_FOUND or KEY_NOT_UNIQUE; does nothing for pages.
+    pub(crate) fn check(&self, page: &Page) -> Result<()> {
+        let Some(row) = &self.row else { return Ok(()) };
+        if page.batches.is_empty() {
+            return Err(EngineError::new(Reason::RowNotFound, format!("no row {row}")));
+        }
+        if !page.next.is_empty() {
+            let message = format!(
+                "more than one row has the key {row}; `key` in quern.yaml must name columns that tell rows apart"
+            );
+            return Err(EngineError::new(Reason::KeyNotUnique, message));
+        }
+        Ok(())
+    }
+
+    /// Whether the result is a page, which has a token, and not a row.
+    pub(crate) fn is_page(&self) -> bool {
+        self.row.is_none()
     }
 
     /// Reads a page, and one row more to learn whether there is a next one. What it holds is taken from `memory`.

@@ -332,7 +332,9 @@ type ReadRows struct {
 	// How many rows the page has, at least 1.
 	PageSize uint32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The token of the page before; empty for the first page.
-	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Asks for the one row with this key, instead of a page; the fields from `filter` on are not read then.
+	Key           *RowKey `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -409,6 +411,68 @@ func (x *ReadRows) GetPageToken() string {
 	return ""
 }
 
+func (x *ReadRows) GetKey() *RowKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// RowKey names a row.
+type RowKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The table's key, as configured; none where the table has none.
+	Columns []*ColumnPath `protobuf:"bytes,1,rep,name=columns,proto3" json:"columns,omitempty"`
+	// Their values, in the same order.
+	Values        []string `protobuf:"bytes,2,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RowKey) Reset() {
+	*x = RowKey{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RowKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RowKey) ProtoMessage() {}
+
+func (x *RowKey) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RowKey.ProtoReflect.Descriptor instead.
+func (*RowKey) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RowKey) GetColumns() []*ColumnPath {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *RowKey) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
 // ColumnPath names a column, or a field of a nested one.
 type ColumnPath struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -420,7 +484,7 @@ type ColumnPath struct {
 
 func (x *ColumnPath) Reset() {
 	*x = ColumnPath{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -432,7 +496,7 @@ func (x *ColumnPath) String() string {
 func (*ColumnPath) ProtoMessage() {}
 
 func (x *ColumnPath) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -445,7 +509,7 @@ func (x *ColumnPath) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ColumnPath.ProtoReflect.Descriptor instead.
 func (*ColumnPath) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{4}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ColumnPath) GetNames() []string {
@@ -468,7 +532,7 @@ type OrderTerm struct {
 
 func (x *OrderTerm) Reset() {
 	*x = OrderTerm{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +544,7 @@ func (x *OrderTerm) String() string {
 func (*OrderTerm) ProtoMessage() {}
 
 func (x *OrderTerm) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +557,7 @@ func (x *OrderTerm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderTerm.ProtoReflect.Descriptor instead.
 func (*OrderTerm) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{5}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *OrderTerm) GetColumn() *ColumnPath {
@@ -531,7 +595,7 @@ type FilterTerm struct {
 
 func (x *FilterTerm) Reset() {
 	*x = FilterTerm{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -543,7 +607,7 @@ func (x *FilterTerm) String() string {
 func (*FilterTerm) ProtoMessage() {}
 
 func (x *FilterTerm) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -556,7 +620,7 @@ func (x *FilterTerm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterTerm.ProtoReflect.Descriptor instead.
 func (*FilterTerm) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{6}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *FilterTerm) GetAt() uint32 {
@@ -670,7 +734,7 @@ type FilterCall struct {
 
 func (x *FilterCall) Reset() {
 	*x = FilterCall{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +746,7 @@ func (x *FilterCall) String() string {
 func (*FilterCall) ProtoMessage() {}
 
 func (x *FilterCall) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +759,7 @@ func (x *FilterCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterCall.ProtoReflect.Descriptor instead.
 func (*FilterCall) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{7}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *FilterCall) GetFunction() string {
@@ -729,7 +793,7 @@ type ExecuteResponse struct {
 
 func (x *ExecuteResponse) Reset() {
 	*x = ExecuteResponse{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +805,7 @@ func (x *ExecuteResponse) String() string {
 func (*ExecuteResponse) ProtoMessage() {}
 
 func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +818,7 @@ func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteResponse.ProtoReflect.Descriptor instead.
 func (*ExecuteResponse) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{8}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExecuteResponse) GetPart() isExecuteResponse_Part {
@@ -835,7 +899,7 @@ type ExecuteHeader struct {
 
 func (x *ExecuteHeader) Reset() {
 	*x = ExecuteHeader{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +911,7 @@ func (x *ExecuteHeader) String() string {
 func (*ExecuteHeader) ProtoMessage() {}
 
 func (x *ExecuteHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +924,7 @@ func (x *ExecuteHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteHeader.ProtoReflect.Descriptor instead.
 func (*ExecuteHeader) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{9}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExecuteHeader) GetColumns() []*Column {
@@ -915,7 +979,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +991,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1004,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{10}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Receipt) GetRows() uint64 {
@@ -985,7 +1049,7 @@ const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\x06params\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x06params\x12/\n" +
 	"\x06format\x18\x03 \x01(\x0e2\x17.quern.engine.v1.FormatR\x06format\x126\n" +
 	"\anumbers\x18\x04 \x01(\x0e2\x1c.quern.engine.v1.NumberStyleR\anumbers\x12-\n" +
-	"\x04rows\x18\x05 \x01(\v2\x19.quern.engine.v1.ReadRowsR\x04rows\"\xfd\x01\n" +
+	"\x04rows\x18\x05 \x01(\v2\x19.quern.engine.v1.ReadRowsR\x04rows\"\xa8\x02\n" +
 	"\bReadRows\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x123\n" +
 	"\x06fields\x18\x02 \x03(\v2\x1b.quern.engine.v1.ColumnPathR\x06fields\x123\n" +
@@ -993,7 +1057,11 @@ const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\border_by\x18\x04 \x03(\v2\x1a.quern.engine.v1.OrderTermR\aorderBy\x12\x1b\n" +
 	"\tpage_size\x18\x05 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x06 \x01(\tR\tpageToken\"\"\n" +
+	"page_token\x18\x06 \x01(\tR\tpageToken\x12)\n" +
+	"\x03key\x18\a \x01(\v2\x17.quern.engine.v1.RowKeyR\x03key\"W\n" +
+	"\x06RowKey\x125\n" +
+	"\acolumns\x18\x01 \x03(\v2\x1b.quern.engine.v1.ColumnPathR\acolumns\x12\x16\n" +
+	"\x06values\x18\x02 \x03(\tR\x06values\"\"\n" +
 	"\n" +
 	"ColumnPath\x12\x14\n" +
 	"\x05names\x18\x01 \x03(\tR\x05names\"`\n" +
@@ -1061,7 +1129,7 @@ func file_quern_engine_v1_query_service_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_engine_v1_query_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_quern_engine_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_quern_engine_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_quern_engine_v1_query_service_proto_goTypes = []any{
 	(Format)(0),             // 0: quern.engine.v1.Format
 	(NumberStyle)(0),        // 1: quern.engine.v1.NumberStyle
@@ -1069,44 +1137,47 @@ var file_quern_engine_v1_query_service_proto_goTypes = []any{
 	(*PlanResponse)(nil),    // 3: quern.engine.v1.PlanResponse
 	(*ExecuteRequest)(nil),  // 4: quern.engine.v1.ExecuteRequest
 	(*ReadRows)(nil),        // 5: quern.engine.v1.ReadRows
-	(*ColumnPath)(nil),      // 6: quern.engine.v1.ColumnPath
-	(*OrderTerm)(nil),       // 7: quern.engine.v1.OrderTerm
-	(*FilterTerm)(nil),      // 8: quern.engine.v1.FilterTerm
-	(*FilterCall)(nil),      // 9: quern.engine.v1.FilterCall
-	(*ExecuteResponse)(nil), // 10: quern.engine.v1.ExecuteResponse
-	(*ExecuteHeader)(nil),   // 11: quern.engine.v1.ExecuteHeader
-	(*Receipt)(nil),         // 12: quern.engine.v1.Receipt
-	(*structpb.Value)(nil),  // 13: google.protobuf.Value
-	(*Column)(nil),          // 14: quern.engine.v1.Column
-	(*TableSnapshot)(nil),   // 15: quern.engine.v1.TableSnapshot
+	(*RowKey)(nil),          // 6: quern.engine.v1.RowKey
+	(*ColumnPath)(nil),      // 7: quern.engine.v1.ColumnPath
+	(*OrderTerm)(nil),       // 8: quern.engine.v1.OrderTerm
+	(*FilterTerm)(nil),      // 9: quern.engine.v1.FilterTerm
+	(*FilterCall)(nil),      // 10: quern.engine.v1.FilterCall
+	(*ExecuteResponse)(nil), // 11: quern.engine.v1.ExecuteResponse
+	(*ExecuteHeader)(nil),   // 12: quern.engine.v1.ExecuteHeader
+	(*Receipt)(nil),         // 13: quern.engine.v1.Receipt
+	(*structpb.Value)(nil),  // 14: google.protobuf.Value
+	(*Column)(nil),          // 15: quern.engine.v1.Column
+	(*TableSnapshot)(nil),   // 16: quern.engine.v1.TableSnapshot
 }
 var file_quern_engine_v1_query_service_proto_depIdxs = []int32{
 	4,  // 0: quern.engine.v1.PlanRequest.execute:type_name -> quern.engine.v1.ExecuteRequest
-	11, // 1: quern.engine.v1.PlanResponse.header:type_name -> quern.engine.v1.ExecuteHeader
-	13, // 2: quern.engine.v1.ExecuteRequest.params:type_name -> google.protobuf.Value
+	12, // 1: quern.engine.v1.PlanResponse.header:type_name -> quern.engine.v1.ExecuteHeader
+	14, // 2: quern.engine.v1.ExecuteRequest.params:type_name -> google.protobuf.Value
 	0,  // 3: quern.engine.v1.ExecuteRequest.format:type_name -> quern.engine.v1.Format
 	1,  // 4: quern.engine.v1.ExecuteRequest.numbers:type_name -> quern.engine.v1.NumberStyle
 	5,  // 5: quern.engine.v1.ExecuteRequest.rows:type_name -> quern.engine.v1.ReadRows
-	6,  // 6: quern.engine.v1.ReadRows.fields:type_name -> quern.engine.v1.ColumnPath
-	8,  // 7: quern.engine.v1.ReadRows.filter:type_name -> quern.engine.v1.FilterTerm
-	7,  // 8: quern.engine.v1.ReadRows.order_by:type_name -> quern.engine.v1.OrderTerm
-	6,  // 9: quern.engine.v1.OrderTerm.column:type_name -> quern.engine.v1.ColumnPath
-	6,  // 10: quern.engine.v1.FilterTerm.column:type_name -> quern.engine.v1.ColumnPath
-	9,  // 11: quern.engine.v1.FilterTerm.call:type_name -> quern.engine.v1.FilterCall
-	11, // 12: quern.engine.v1.ExecuteResponse.header:type_name -> quern.engine.v1.ExecuteHeader
-	12, // 13: quern.engine.v1.ExecuteResponse.trailer:type_name -> quern.engine.v1.Receipt
-	14, // 14: quern.engine.v1.ExecuteHeader.columns:type_name -> quern.engine.v1.Column
-	15, // 15: quern.engine.v1.ExecuteHeader.snapshots:type_name -> quern.engine.v1.TableSnapshot
-	15, // 16: quern.engine.v1.Receipt.snapshots:type_name -> quern.engine.v1.TableSnapshot
-	4,  // 17: quern.engine.v1.QueryService.Execute:input_type -> quern.engine.v1.ExecuteRequest
-	2,  // 18: quern.engine.v1.QueryService.Plan:input_type -> quern.engine.v1.PlanRequest
-	10, // 19: quern.engine.v1.QueryService.Execute:output_type -> quern.engine.v1.ExecuteResponse
-	3,  // 20: quern.engine.v1.QueryService.Plan:output_type -> quern.engine.v1.PlanResponse
-	19, // [19:21] is the sub-list for method output_type
-	17, // [17:19] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	7,  // 6: quern.engine.v1.ReadRows.fields:type_name -> quern.engine.v1.ColumnPath
+	9,  // 7: quern.engine.v1.ReadRows.filter:type_name -> quern.engine.v1.FilterTerm
+	8,  // 8: quern.engine.v1.ReadRows.order_by:type_name -> quern.engine.v1.OrderTerm
+	6,  // 9: quern.engine.v1.ReadRows.key:type_name -> quern.engine.v1.RowKey
+	7,  // 10: quern.engine.v1.RowKey.columns:type_name -> quern.engine.v1.ColumnPath
+	7,  // 11: quern.engine.v1.OrderTerm.column:type_name -> quern.engine.v1.ColumnPath
+	7,  // 12: quern.engine.v1.FilterTerm.column:type_name -> quern.engine.v1.ColumnPath
+	10, // 13: quern.engine.v1.FilterTerm.call:type_name -> quern.engine.v1.FilterCall
+	12, // 14: quern.engine.v1.ExecuteResponse.header:type_name -> quern.engine.v1.ExecuteHeader
+	13, // 15: quern.engine.v1.ExecuteResponse.trailer:type_name -> quern.engine.v1.Receipt
+	15, // 16: quern.engine.v1.ExecuteHeader.columns:type_name -> quern.engine.v1.Column
+	16, // 17: quern.engine.v1.ExecuteHeader.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	16, // 18: quern.engine.v1.Receipt.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	4,  // 19: quern.engine.v1.QueryService.Execute:input_type -> quern.engine.v1.ExecuteRequest
+	2,  // 20: quern.engine.v1.QueryService.Plan:input_type -> quern.engine.v1.PlanRequest
+	11, // 21: quern.engine.v1.QueryService.Execute:output_type -> quern.engine.v1.ExecuteResponse
+	3,  // 22: quern.engine.v1.QueryService.Plan:output_type -> quern.engine.v1.PlanResponse
+	21, // [21:23] is the sub-list for method output_type
+	19, // [19:21] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_quern_engine_v1_query_service_proto_init() }
@@ -1115,14 +1186,14 @@ func file_quern_engine_v1_query_service_proto_init() {
 		return
 	}
 	file_quern_engine_v1_catalog_service_proto_init()
-	file_quern_engine_v1_query_service_proto_msgTypes[6].OneofWrappers = []any{
+	file_quern_engine_v1_query_service_proto_msgTypes[7].OneofWrappers = []any{
 		(*FilterTerm_Column)(nil),
 		(*FilterTerm_Word)(nil),
 		(*FilterTerm_Text)(nil),
 		(*FilterTerm_Number)(nil),
 		(*FilterTerm_Call)(nil),
 	}
-	file_quern_engine_v1_query_service_proto_msgTypes[8].OneofWrappers = []any{
+	file_quern_engine_v1_query_service_proto_msgTypes[9].OneofWrappers = []any{
 		(*ExecuteResponse_Header)(nil),
 		(*ExecuteResponse_Chunk)(nil),
 		(*ExecuteResponse_Trailer)(nil),
@@ -1133,7 +1204,7 @@ func file_quern_engine_v1_query_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_engine_v1_query_service_proto_rawDesc), len(file_quern_engine_v1_query_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

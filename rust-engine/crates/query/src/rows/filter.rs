@@ -12,7 +12,9 @@ use datafusion::logical_expr::{Expr, lit};
 use quern_core::suggest::{nearest, some_of};
 use quern_core::{EngineError, Reason, Result};
 
-use super::{Path, resolve, type_name};
+use quern_sources::Table;
+
+use super::{Key, Path, resolve, type_name};
 
 /// A part of a filter.
 #[derive(Clone, Debug)]
@@ -229,13 +231,6 @@ impl Operand {
 
     /// A value as the operand's type.
     fn literal(&self, node: &Node) -> Result<ScalarValue> {
-        let wrong = |given: &str| {
-            let example = example(&self.data_type);
-            invalid(
-                node.at,
-                format!("`{}` is {}, which `{given}` is not; {example}", self.name, type_name(&self.data_type)),
-            )
-        };
         let (given, quoted) = match &node.kind {
             NodeKind::Word(word) => (word.as_str(), false),
             NodeKind::Text(text) => (text.as_str(), true),
@@ -250,23 +245,68 @@ impl Operand {
         if given == "null" && !quoted {
             return Err(invalid(node.at, "null is in no list; write `… = null`"));
         }
+        self.value(given).map_err(|message| invalid(node.at, message))
+    }
+
+    /// A text as the operand's type, or why it is none.
+    fn value(&self, given: &str) -> Result<ScalarValue, String> {
         let text = || ScalarValue::Utf8(Some(given.to_owned()));
-        match &self.data_type {
-            t if is_text(t) => Ok(text()),
-            DataType::Boolean => match given {
-                "true" => Ok(ScalarValue::Boolean(Some(true))),
-                "false" => Ok(ScalarValue::Boolean(Some(false))),
-                _ => Err(wrong(given)),
-            },
-            t if t.is_numeric() => number(given, t).ok_or_else(|| wrong(given)),
+        let value = match &self.data_type {
+            t if is_text(t) => Some(text()),
+            DataType::Boolean => given.parse().ok().map(|truth| ScalarValue::Boolean(Some(truth))),
+            t if t.is_numeric() => number(given, t),
             DataType::Date32
             | DataType::Date64
             | DataType::Time32(_)
             | DataType::Time64(_)
-            | DataType::Timestamp(..) => text().cast_to(&self.data_type).map_err(|_| wrong(given)),
-            _ => Err(self.unfit(node.at, "which can't be compared; `:*` asks whether there is one")),
-        }
+            | DataType::Timestamp(..) => text().cast_to(&self.data_type).ok(),
+            other => {
+                let name = type_name(other);
+                return Err(format!(
+                    "`{}` is {name}, which can't be compared; `:*` asks whether there is one",
+                    self.name
+                ));
+            }
+        };
+        value.ok_or_else(|| {
+            let (name, example) = (type_name(&self.data_type), example(&self.data_type));
+            format!("`{}` is {name}, which `{given}` is not; {example}", self.name)
+        })
     }
+}
+
+/// The condition that a row has this key. Fails with NO_KEY, CONFIG_INVALID or KEY_INVALID.
+pub(super) fn key(key: &Key, table: &Table) -> Result<Expr> {
+    let (schema, name) = (table.schema(), &table.name);
+    if key.columns.is_empty() {
+        let message = format!(
+            "table `{name}` has no key; name its column in quern.yaml, as in `tables: {{{name}: {{key: id}}}}`, or \
+             several: `key: [a, b]`"
+        );
+        return Err(EngineError::new(Reason::NoKey, message).with("table", name));
+    }
+    if key.columns.len() != key.values.len() {
+        let columns: Vec<String> = key.columns.iter().map(|path| path.join(".")).collect();
+        let message = format!(
+            "the key of `{name}` has {} columns ({}), separated by `~`; {} given",
+            columns.len(),
+            columns.join(", "),
+            key.values.len()
+        );
+        return Err(EngineError::new(Reason::KeyInvalid, message).with("table", name));
+    }
+    let parts = key.columns.iter().zip(&key.values).map(|(path, value)| {
+        let (expr, data_type, spelled) = resolve(path, &schema).map_err(|mut error| {
+            error.reason = Reason::ConfigInvalid;
+            error.message = format!("the key of `{name}` in quern.yaml: {}", error.message);
+            error
+        })?;
+        let operand = Operand { expr, data_type, name: spelled.join(".") };
+        let value = operand.value(value).map_err(|message| EngineError::new(Reason::KeyInvalid, message))?;
+        Ok(operand.expr.eq(lit(value)))
+    });
+    let parts = parts.collect::<Result<Vec<_>>>()?;
+    balanced(parts, Expr::and).ok_or_else(|| EngineError::internal("a key without columns"))
 }
 
 /// A number for a column of numbers, with all its digits: the column's type where it fits, else a wider one.
