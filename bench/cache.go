@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type target struct {
 	name, url string
 	pid       int
 	header    []string
+	// connections is how many wrk holds open, where not the usual number.
+	connections int
 }
 
 // rate is what wrk measured.
@@ -103,16 +106,41 @@ func measureHits(ctx context.Context, s settings, r *Report, edge *process, size
 		defer peer.stop()
 		targets = append(targets, target{name: "ROAPI", url: peer.url + "/api/tables/orders"})
 	}
-	rounds := map[string][]rate{}
+	rounds, err := inWrkTurns(ctx, s, targets)
+	if err != nil {
+		return err
+	}
+	prefix := fmt.Sprintf("hit of %s (%d bytes): ", size, len(body))
+	rounds.report(r, prefix, targets)
+	against := rounds.against
+	r.atLeast(prefix+"Quern / bare handler", against("Quern", "bare handler"), least)
+	if s.nginx != "" && sql == small {
+		r.atLeast(prefix+"Quern / nginx proxy_cache", against("Quern", "nginx proxy_cache before Quern"), 0.45)
+	}
+	r.atLeast(prefix+"304 / hit", against("Quern, 304", "Quern"), 1)
+	return nil
+}
+
+// rates are what wrk has measured of each target, round by round.
+type rates map[string][]rate
+
+// inWrkTurns loads each target in every round.
+func inWrkTurns(ctx context.Context, s settings, targets []target) (rates, error) {
+	rounds := rates{}
 	for range s.runs {
 		for _, t := range targets {
 			measured, err := wrk(ctx, s.wrk, t)
 			if err != nil {
-				return fmt.Errorf("%s: %w", t.name, err)
+				return nil, fmt.Errorf("%s: %w", t.name, err)
 			}
 			rounds[t.name] = append(rounds[t.name], measured)
 		}
 	}
+	return rounds, nil
+}
+
+// report adds the medians.
+func (rounds rates) report(r *Report, prefix string, targets []target) {
 	of := func(name string, what func(rate) float64) float64 {
 		var values []float64
 		for _, measured := range rounds[name] {
@@ -120,7 +148,6 @@ func measureHits(ctx context.Context, s settings, r *Report, edge *process, size
 		}
 		return median(values)
 	}
-	prefix := fmt.Sprintf("hit of %s (%d bytes): ", size, len(body))
 	for _, t := range targets {
 		r.add(prefix+t.name, "requests/s", of(t.name, func(m rate) float64 { return m.perSecond }), 0)
 		r.add(prefix+t.name+", p50", "ms", of(t.name, func(m rate) float64 { return m.p50 }), 0)
@@ -129,19 +156,15 @@ func measureHits(ctx context.Context, s settings, r *Report, edge *process, size
 			r.add(prefix+t.name+", processor time a request", "µs", of(t.name, func(m rate) float64 { return m.cpu }), 0)
 		}
 	}
-	against := func(name, peer string) float64 {
-		var ratios []float64
-		for i := range rounds[name] {
-			ratios = append(ratios, rounds[name][i].perSecond/rounds[peer][i].perSecond)
-		}
-		return median(ratios)
+}
+
+// against is the median of the rounds' ratios.
+func (rounds rates) against(name, peer string) float64 {
+	var ratios []float64
+	for i := range rounds[name] {
+		ratios = append(ratios, rounds[name][i].perSecond/rounds[peer][i].perSecond)
 	}
-	r.atLeast(prefix+"Quern / bare handler", "×", against("Quern", "bare handler"), least)
-	if s.nginx != "" && sql == small {
-		r.atLeast(prefix+"Quern / nginx proxy_cache", "×", against("Quern", "nginx proxy_cache before Quern"), 0.45)
-	}
-	r.atLeast(prefix+"304 / hit", "×", against("Quern, 304", "Quern"), 1)
-	return nil
+	return median(ratios)
 }
 
 // fetch asks until the answer is from memory, and returns it with its tag.
@@ -310,7 +333,7 @@ var (
 
 // wrk loads a server for one turn.
 func wrk(ctx context.Context, program string, t target) (rate, error) {
-	args := []string{"-t1", "-c" + strconv.Itoa(connections), "-d" + strconv.Itoa(int(load.Seconds())) + "s", "--latency"}
+	args := []string{"-t1", "-c" + strconv.Itoa(cmp.Or(t.connections, connections)), "-d" + strconv.Itoa(int(load.Seconds())) + "s", "--latency"}
 	for _, header := range t.header {
 		args = append(args, "-H", header)
 	}

@@ -24,6 +24,7 @@ type settings struct {
 	wrk     string
 	nginx   string
 	varnish string
+	vega    string
 	only    string
 	runs    int
 	calls   int
@@ -37,8 +38,9 @@ func main() {
 	flag.StringVar(&s.roapi, "roapi", "", "the roapi program; left out where empty")
 	flag.StringVar(&s.wrk, "wrk", "", "the wrk program; without it the cache is not measured")
 	flag.StringVar(&s.varnish, "varnish", "", "the varnishd program; left out where empty")
+	flag.StringVar(&s.vega, "vega", "", "the folder of the npm package vega-datasets; left out where empty")
 	flag.StringVar(&s.nginx, "nginx", "", "the nginx program; left out where empty")
-	flag.StringVar(&s.only, "only", "", "measure only `one` of start, export, select, crowd, cache")
+	flag.StringVar(&s.only, "only", "", "measure only `one` of start, export, select, crowd, cache, rows")
 	bytes := flag.String("serve-bytes", "", "serve a `file`'s bytes by a bare handler, and nothing else")
 	flag.IntVar(&s.runs, "runs", 5, "rounds of each export")
 	flag.IntVar(&s.calls, "calls", 500, "rounds of SELECT 1")
@@ -62,7 +64,7 @@ func run(ctx context.Context, s settings) error {
 	for _, part := range []struct {
 		name    string
 		measure func(context.Context, settings, *Report) error
-	}{{"start", measureStart}, {"export", measureExport}, {"select", measureSelect}, {"crowd", measureCrowd}, {"cache", measureCache}} {
+	}{{"start", measureStart}, {"export", measureExport}, {"select", measureSelect}, {"crowd", measureCrowd}, {"cache", measureCache}, {"rows", measureRows}} {
 		if s.only != "" && s.only != part.name {
 			continue
 		}

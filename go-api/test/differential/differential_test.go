@@ -51,7 +51,7 @@ func harnessTables(t *testing.T, server *harness.Server) {
 }
 
 // rowCases is how many random walks TestRows makes.
-const rowCases = 150
+const rowCases = 200
 
 // TestRows walks tables page by page, with random filters, orders and page sizes. QUERN_SEED repeats a run.
 func TestRows(t *testing.T) {
@@ -61,8 +61,9 @@ func TestRows(t *testing.T) {
 	}
 	t.Logf("QUERN_SEED=%s", seed)
 	folder := script(t, ".ci/vega")
-	server := harness.Start(t, folder)
-	compared := compareWith(t, "rows.py", server.URL, folder, seed, strconv.Itoa(rowCases))
+	parts := t.TempDir()
+	server := harness.Start(t, folder, parts)
+	compared := compareWith(t, "rows.py", server.URL, folder, parts, seed, strconv.Itoa(rowCases))
 	if compared != rowCases {
 		t.Errorf("compared %d walks", compared)
 	}

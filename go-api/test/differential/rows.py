@@ -1,6 +1,9 @@
 """Walks tables page by page, with random filters, orders and page sizes, and compares with DuckDB, row by row, in order.
 
-    rows.py URL FOLDER SEED CASES
+    rows.py URL FOLDER PARTS SEED CASES
+
+FOLDER and PARTS are both served. Some of FOLDER's tables are written to PARTS again, as several Parquet files each, of
+small row groups.
 
 Prints one JSON object a case: {"name":…,"problems":[…]}.
 """
@@ -153,7 +156,18 @@ def load(url, folder, duck):
             yield name, columns, len(theirs)
 
 
-def case(url, duck, rng, name, columns, size):
+def split(duck, parts, name, size):
+    """Writes a table as three Parquet files in a folder of their own, and returns its new name."""
+    folder = os.path.join(parts, name + "_parts")
+    os.makedirs(folder)
+    for number in range(3):
+        rows = f'"the row" > {size * number // 3} AND "the row" <= {size * (number + 1) // 3}'
+        select = f'SELECT * EXCLUDE "the row" FROM {quoted(name)} WHERE {rows} ORDER BY "the row"'
+        duck.execute(f"COPY ({select}) TO '{folder}/{number}.parquet' (FORMAT parquet, ROW_GROUP_SIZE 2048)")
+    return os.path.basename(folder)
+
+
+def case(url, duck, rng, name, columns, size, source):
     ours, theirs = tree(rng, columns, 2) if rng.random() < 0.8 else ("", "true")
     order = rng.sample(columns, k=min(rng.choice([0, 0, 1, 2]), len(columns)))
     terms = [(column, rng.random() < 0.5) for column in order]
@@ -165,7 +179,7 @@ def case(url, duck, rng, name, columns, size):
         "page_size": max(size // MOST_PAGES + 1, rng.choice([1, 2, 7, 50, 1000, 10_000])),
     }
     sql = ", ".join([quoted(c.name) + (" DESC" if down else "") + " NULLS LAST" for c, down in terms] + ['"the row"'])
-    answer = duck.execute(f"SELECT {', '.join(quoted(c.name) for c in wanted)} FROM {quoted(name)} WHERE {theirs} ORDER BY {sql}")
+    answer = duck.execute(f"SELECT {', '.join(quoted(c.name) for c in wanted)} FROM {quoted(source)} WHERE {theirs} ORDER BY {sql}")
     expected = answer.fetchall()
     rows, schema, _ = walk(url, name, arguments)
     if len(rows) != len(expected):
@@ -177,13 +191,15 @@ def case(url, duck, rng, name, columns, size):
     return []
 
 
-def main(url, folder, seed, cases):
+def main(url, folder, parts, seed, cases):
     rng, duck = random.Random(int(seed)), duckdb.connect()
-    tables = list(load(url, folder, duck))
+    tables = [(*table, table[0]) for table in load(url, folder, duck)]
+    for name, columns, size, _ in tables[::3]:
+        tables.append((split(duck, parts, name, size), columns, size, name))
     for number in range(int(cases)):
-        name, columns, size = rng.choice(tables)
+        name, columns, size, source = rng.choice(tables)
         try:
-            problems = case(url, duck, rng, name, columns, size)
+            problems = case(url, duck, rng, name, columns, size, source)
         except Exception as error:  # pylint: disable=broad-except
             problems = [f"{type(error).__name__}: {error}"]
         print(json.dumps({"name": f"{number}-{name}", "problems": problems}), flush=True)

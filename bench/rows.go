@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// measureRows takes pages and rows by key, all past the cache.
+func measureRows(ctx context.Context, s settings, r *Report) error {
+	if s.wrk == "" || s.vega == "" {
+		return nil
+	}
+	keys, err := os.CreateTemp("", "quern-bench-*.yaml")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(keys.Name()) }()
+	if _, err := keys.WriteString("tables: {orders: {key: o_orderkey}}\n"); err != nil {
+		return err
+	}
+	edge, err := startQuern(ctx, "--log-level", "warn", "--config", keys.Name(), s.data, s.vega)
+	if err != nil {
+		return err
+	}
+	defer edge.stop()
+	if err := measurePages(ctx, s, r, edge); err != nil {
+		return err
+	}
+	return measureSmallReads(ctx, s, r, edge)
+}
+
+// measurePages compares the first page of a table of 3 million rows with one far behind it.
+func measurePages(ctx context.Context, s settings, r *Report, edge *process) error {
+	for _, way := range []struct {
+		label, order string
+		far          int
+	}{{"page of 100 of 3 M rows", "", 1000}, {"page of 100 of 3 M rows, by delay", "delay desc", 50}} {
+		first := url.Values{"page_size": {"100"}, "order_by": {way.order}}
+		page := first
+		for range way.far - 1 {
+			next, _, err := readPage(ctx, edge.url, page)
+			if err != nil {
+				return err
+			}
+			page = url.Values{"page_size": {"100"}, "order_by": {way.order}, "page_token": {next}}
+		}
+		contenders := []contender{
+			{"far", func() (time.Duration, error) { _, took, err := readPage(ctx, edge.url, page); return took, err }},
+			{"first", func() (time.Duration, error) { _, took, err := readPage(ctx, edge.url, first); return took, err }},
+		}
+		medians, ratios, err := inTurns(contenders, max(s.calls/10, 10))
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprintf("%s: page %d", way.label, way.far)
+		r.add(way.label+": page 1", "ms", medians["first"]*1e3, 0)
+		r.add(name, "ms", medians["far"]*1e3, 0)
+		r.add(name+" / page 1", "×", ratios["first"], 1.2)
+	}
+	return nil
+}
+
+// readPage reads a page of the large table past the cache, and returns the next one's token.
+func readPage(ctx context.Context, base string, parameters url.Values) (string, time.Duration, error) {
+	started := time.Now()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/v1/tables/flights_3m/rows?"+parameters.Encode(), http.NoBody)
+	if err != nil {
+		return "", 0, err
+	}
+	request.Header.Set("Cache-Control", "no-store")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", 0, err
+	}
+	body, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return "", 0, err
+	}
+	took := time.Since(started)
+	var page struct {
+		Next string `json:"next_page_token"`
+	}
+	if err := json.Unmarshal(body, &page); err != nil {
+		return "", 0, err
+	}
+	if page.Next == "" {
+		return "", 0, fmt.Errorf("no next page: %.300s", body)
+	}
+	return page.Next, took, nil
+}
+
+// measureSmallReads loads a filtered page and a row by its key.
+func measureSmallReads(ctx context.Context, s settings, r *Report, edge *process) error {
+	past := []string{"Cache-Control: no-store"}
+	// Fewer than else: these reads are so much work that more at once would be refused.
+	const few = 8
+	filtered := edge.url + "/v1/tables/flights_200k_json/rows?filter=" + url.QueryEscape("delay > 60 AND distance > 1000") + "&page_size=100"
+	row := edge.url + "/v1/tables/orders/rows/3000001"
+	body, _, err := fetch(ctx, row)
+	if err != nil {
+		return err
+	}
+	bare, err := startBare(ctx, body)
+	if err != nil {
+		return err
+	}
+	defer bare.stop()
+	targets := []target{
+		{name: "filtered page of a JSON file of 231 k rows: Quern", url: filtered, pid: edge.cmd.Process.Pid, header: past, connections: few},
+		{name: "row by key of 1.5 M rows: Quern", url: row, pid: edge.cmd.Process.Pid, header: past, connections: few},
+		{name: "row by key of 1.5 M rows: bare handler", url: bare.url, pid: bare.cmd.Process.Pid, connections: few},
+	}
+	if s.roapi != "" {
+		peer, err := startROAPI(ctx, s.roapi, filepath.Join(s.vega, "flights-200k.json"))
+		if err != nil {
+			return fmt.Errorf("roapi: %w", err)
+		}
+		defer peer.stop()
+		targets = append(targets, target{
+			name: "filtered page of a JSON file of 231 k rows: ROAPI",
+			url:  peer.url + "/api/tables/orders?filter[delay]gt=60&filter[distance]gt=1000&limit=100", connections: few,
+		})
+	}
+	rounds, err := inWrkTurns(ctx, s, targets)
+	if err != nil {
+		return err
+	}
+	rounds.report(r, "", targets)
+	if s.roapi != "" {
+		r.atLeast("filtered page: Quern / ROAPI", rounds.against(targets[0].name, targets[3].name), 10)
+	}
+	r.atLeast("row by key: Quern / bare handler", rounds.against(targets[1].name, targets[2].name), 0.35)
+	return nil
+}
