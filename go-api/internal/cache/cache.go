@@ -309,8 +309,9 @@ func (c *Cache) fly(ctx context.Context, request Request, status Status, arrived
 	if !live {
 		picture = nil
 	}
-	place := boarding{arrived: arrived}
-	if request.Policy == Revalidate {
+	strict := request.Policy == Revalidate
+	place := boarding{arrived: arrived, strict: strict}
+	if strict {
 		place.notBefore = arrived
 	}
 	for {
@@ -343,7 +344,7 @@ func (c *Cache) fly(ctx context.Context, request Request, status Status, arrived
 			return nil, err
 		}
 		// Whatever began after they asked will do for all who are turned away here: they share the next one.
-		place = boarding{arrived: arrived, notBefore: arrived, not: flight}
+		place = boarding{arrived: arrived, strict: strict, notBefore: arrived, not: flight}
 	}
 }
 
@@ -355,6 +356,8 @@ type boarding struct {
 	notBefore time.Time
 	// not is one that has been tried.
 	not *flight
+	// strict asks for one that looks at the sources, and takes nothing that the watch alone vouches for.
+	strict bool
 }
 
 // stored returns an entry that a flight has stored since the request looked for one, and that it may have: one that came
@@ -369,7 +372,7 @@ func (c *Cache) stored(request Request, arrived time.Time) (*Entry, bool) {
 }
 
 func (b boarding) allows(f *flight) bool {
-	return f != nil && f != b.not && !f.started.Before(b.notBefore)
+	return f != nil && f != b.not && !f.started.Before(b.notBefore) && (f.strict || !b.strict)
 }
 
 var (
@@ -434,6 +437,8 @@ func (c *Cache) board(ctx context.Context, request Request, place boarding) (*fl
 	run, stop := context.WithTimeout(context.WithoutCancel(ctx), request.Timeout)
 	f := &flight{
 		cache: c, key: request.Key, spelling: request.Spelling, started: time.Now(), stop: stop,
+		// Without a shared level a flight always executes, and an execution looks at the sources.
+		strict:   request.Policy == Revalidate || c.shared == nil,
 		progress: make(chan struct{}), readers: map[*reader]struct{}{},
 	}
 	reader := f.join()

@@ -766,3 +766,92 @@ type still struct{ picture *Picture }
 func (s *still) Picture() (*Picture, bool)                           { return s.picture, true }
 func (s *still) Silence() time.Duration                              { return 0 }
 func (s *still) Check(context.Context, []string) ([]Snapshot, error) { return nil, nil }
+
+// memory is a shared level whose answers wait for a word where there is a gate.
+type memory struct {
+	values sync.Map
+	asked  chan struct{}
+	gate   chan struct{}
+}
+
+func (m *memory) Get(_ context.Context, name string, _ int) ([]byte, bool) {
+	if m.gate != nil && strings.Contains(name, ":entry:") {
+		m.asked <- struct{}{}
+		<-m.gate
+	}
+	value, ok := m.values.Load(name)
+	if !ok {
+		return nil, false
+	}
+	return value.([]byte), true
+}
+func (m *memory) Set(_ context.Context, name string, value []byte) { m.values.Store(name, value) }
+func (m *memory) Lock(context.Context, string) (func(), bool)      { return func() {}, true }
+func (m *memory) Held(context.Context, string) bool                { return false }
+
+// lagging is a source whose watch still shows the state before.
+type lagging struct{ *source }
+
+func (lagging) Picture() (*Picture, bool) {
+	return &Picture{Snapshots: map[string]string{"t": "1"}, Build: "b"}, true
+}
+
+// What the shared level has for the watch's picture may be older than a request that wants the sources asked, whoever's
+// flight brings it.
+func TestStrictRequestsTakeNothingThatTheWatchAloneVouchesFor(t *testing.T) {
+	shared := &memory{}
+	s := newSource()
+	do(t, newCache(t, s, func(o *Options) { o.Shared = shared }), request("q", s.run(nil)))
+
+	s.set("2")
+	shared.asked, shared.gate = make(chan struct{}, 9), make(chan struct{})
+	c, err := New(lagging{s}, Options{Bytes: 1 << 20, MaxEntry: 1 << 20, Shared: shared})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lax := request("q", s.run(nil))
+	strict := lax
+	strict.Key, strict.Policy = lax.Key.with("b"), Revalidate
+	arrived := time.Now()
+	landed := make(chan *Answer)
+	go func() {
+		answer, err := c.Do(t.Context(), lax)
+		if err != nil {
+			t.Error(err)
+		}
+		landed <- answer
+	}()
+	<-shared.asked
+	asked := make(chan *Answer, 1)
+	go func() {
+		answer, err := c.fly(t.Context(), strict, Status{}, arrived)
+		if err != nil {
+			t.Error(err)
+		}
+		asked <- answer
+	}()
+	// It asks the shared level for itself, of what the sources say.
+	select {
+	case <-shared.asked:
+	case <-time.After(2 * time.Second):
+		t.Error("a strict request shares a flight that the watch alone vouches for")
+	}
+	close(shared.gate)
+	if answer := <-asked; answer.Header.Snapshots[0].ID != "2" {
+		t.Errorf("a strict request was answered from %v", answer.Header.Snapshots)
+	}
+	if answer := <-landed; !answer.Status.Shared {
+		t.Errorf("the other one was not answered by the shared level: %+v", answer.Status)
+	}
+	lone, err := New(lagging{s}, Options{Bytes: 1 << 20, MaxEntry: 1 << 20, Shared: shared})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared.gate = nil
+	if _, err := lone.Do(t.Context(), lax); err != nil {
+		t.Fatal(err)
+	}
+	if entry, ok := lone.stored(strict, arrived); ok {
+		t.Errorf("a strict request may have %v", entry.Header.Snapshots)
+	}
+}

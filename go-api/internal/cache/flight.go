@@ -42,7 +42,9 @@ type flight struct {
 	key      Key
 	spelling string
 	started  time.Time
-	stop     context.CancelFunc
+	// strict says that it looks at the sources itself.
+	strict bool
+	stop   context.CancelFunc
 
 	mu sync.Mutex
 	// progress is closed and replaced whenever anything below changes.

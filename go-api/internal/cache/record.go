@@ -76,8 +76,8 @@ func unseal(record []byte) (*parser, error) {
 	return &parser{rest: body}, nil
 }
 
-// decodeRecord reads the record of a request. No entry and no error say that the answer is too large to keep.
-func decodeRecord(record []byte, key Key, snapshots []Snapshot) (*Entry, error) {
+// decodeRecord reads the record of a request, vouched for at the time came, or by the watch alone. No entry and no error say that the answer is too large to keep.
+func decodeRecord(record []byte, key Key, snapshots []Snapshot, came time.Time) (*Entry, error) {
 	p, err := unseal(record)
 	if err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func decodeRecord(record []byte, key Key, snapshots []Snapshot) (*Entry, error) 
 		return nil, errRecord
 	}
 	header := Header{Snapshots: snapshots, Cacheable: true, NextPageToken: next}
-	return newEntry(key, header, receipt, bytes.Clone(p.rest), time.Now()), nil
+	return newEntry(key, header, receipt, bytes.Clone(p.rest), came), nil
 }
 
 // tablesMagic begins the record of what a request reads.

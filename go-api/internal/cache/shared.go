@@ -84,6 +84,11 @@ func (c *Cache) fetch(ctx context.Context, key Key, id string, strict bool) (ent
 	if !k.cacheable {
 		return nil, true
 	}
+	// Only what the sources themselves have said now is as good as an execution that begins now.
+	var came time.Time
+	if strict {
+		came = time.Now()
+	}
 	snapshots, ok := c.present(ctx, k.tables, strict)
 	if !ok {
 		return nil, false
@@ -93,7 +98,7 @@ func (c *Cache) fetch(ctx context.Context, key Key, id string, strict bool) (ent
 		c.counters.SharedMisses.Add(1)
 		return nil, false
 	}
-	entry, err := decodeRecord(record, key, snapshots)
+	entry, err := decodeRecord(record, key, snapshots, came)
 	if err != nil {
 		c.counters.SharedDamaged.Add(1)
 		return nil, false
