@@ -6,6 +6,7 @@
 //! those after the last one's, of one scan.
 
 mod filter;
+mod float;
 mod order;
 mod token;
 
@@ -144,8 +145,7 @@ pub(crate) fn plan(rows: &Rows, start: Start, table: &Table, provider: SnapshotP
         plan = plan.filter(keyset.after(position, &file, &row)?).map_err(failed)?;
     }
     if !sequential {
-        let sorted = plan.sort(keyset.sort(&file, &row));
-        plan = sorted.map_err(failed)?;
+        plan = plan.sort(keyset.sort(&file, &row)).map_err(failed)?;
     }
     let count = wanted.len();
     let columns = wanted.into_iter().chain(keyset.columns(&schema)).chain([file, row]);

@@ -14,6 +14,7 @@ use quern_core::{EngineError, Reason, Result};
 
 use quern_sources::Table;
 
+use super::float::compare;
 use super::{Key, Path, resolve, type_name};
 
 /// A part of a filter.
@@ -102,9 +103,13 @@ impl Typing<'_> {
             (":", [left, right]) => self.has(left, right),
             ("in", [column, values @ ..]) if !values.is_empty() => {
                 let operand = self.operand(column)?;
-                let values = values.iter().map(|value| operand.literal(value).map(lit));
+                let values = values.iter().map(|value| operand.literal(value));
                 let values = values.collect::<Result<Vec<_>>>()?;
-                Ok(operand.expr.in_list(values, false))
+                if operand.data_type.is_floating() {
+                    let each = values.into_iter().map(|value| operand.compared("=", value)).collect();
+                    return balanced(each, Expr::or).ok_or_else(|| invalid(node.at, usage("in")));
+                }
+                Ok(operand.expr.in_list(values.into_iter().map(lit).collect(), false))
             }
             ("startsWith", [column, value]) => Ok(starts_with(self.text(column)?, constant(value)?)),
             ("endsWith", [column, value]) => Ok(ends_with(self.text(column)?, constant(value)?)),
@@ -178,15 +183,8 @@ impl Typing<'_> {
         if operand.data_type == DataType::Boolean && !matches!(operator, "=" | "!=") {
             return Err(operand.unfit(left.at, "which has no order; use `=` or `!=`"));
         }
-        let (column, value) = (operand.expr.clone(), lit(operand.literal(right)?));
-        Ok(match operator {
-            "=" => column.eq(value),
-            "!=" => column.not_eq(value),
-            "<" => column.lt(value),
-            "<=" => column.lt_eq(value),
-            ">" => column.gt(value),
-            _ => column.gt_eq(value),
-        })
+        let value = operand.literal(right)?;
+        Ok(operand.compared(operator, value))
     }
 
     /// `:` — has: an element, a key, a field that is not null; of a scalar, the value. `:*` is presence.
@@ -225,6 +223,22 @@ impl Typing<'_> {
 }
 
 impl Operand {
+    fn compared(&self, operator: &str, value: ScalarValue) -> Expr {
+        let column = self.expr.clone();
+        if let (true, ScalarValue::Float64(Some(number))) = (self.data_type.is_floating(), &value) {
+            return compare(column, operator, *number);
+        }
+        let value = lit(value);
+        match operator {
+            "=" => column.eq(value),
+            "!=" => column.not_eq(value),
+            "<" => column.lt(value),
+            "<=" => column.lt_eq(value),
+            ">" => column.gt(value),
+            _ => column.gt_eq(value),
+        }
+    }
+
     fn unfit(&self, at: u32, why: &str) -> EngineError {
         invalid(at, format!("`{}` is {}, {why}", self.name, type_name(&self.data_type)))
     }
@@ -303,7 +317,7 @@ pub(super) fn key(key: &Key, table: &Table) -> Result<Expr> {
         })?;
         let operand = Operand { expr, data_type, name: spelled.join(".") };
         let value = operand.value(value).map_err(|message| EngineError::new(Reason::KeyInvalid, message))?;
-        Ok(operand.expr.eq(lit(value)))
+        Ok(operand.compared("=", value))
     });
     let parts = parts.collect::<Result<Vec<_>>>()?;
     balanced(parts, Expr::and).ok_or_else(|| EngineError::internal("a key without columns"))

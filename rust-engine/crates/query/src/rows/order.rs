@@ -8,6 +8,7 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{Expr, SortExpr, lit};
 use quern_core::{EngineError, Reason, Result};
 
+use super::float::rank;
 use super::token::Position;
 use super::{OrderTerm, resolve, type_name, unused};
 
@@ -37,6 +38,9 @@ impl Keyset {
                 return Err(invalid(format!("`order_by` has `{name}` twice")));
             }
             seen.push(spelled);
+            if data_type.is_floating() {
+                return Ok(Term { expr: rank(expr), data_type: DataType::Int64, descending: term.descending });
+            }
             Ok(Term { expr, data_type, descending: term.descending })
         });
         Ok(Self { terms: terms.collect::<Result<_>>()? })
