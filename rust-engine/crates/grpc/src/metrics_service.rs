@@ -38,6 +38,19 @@ impl metrics_service_server::MetricsService for MetricsService {
             gauge("quern_engine_memory_reserved_bytes", "Memory that statements have reserved.", load.memory as f64),
             gauge("quern_engine_memory_max_bytes", "Memory that statements may reserve.", load.max_memory as f64),
             gauge("quern_engine_spilled_bytes", "Disk space that statements take.", load.spilled as f64),
+            gauge("quern_engine_hot_bytes", "Memory that decoded columns take.", load.hot.bytes as f64),
+            gauge("quern_engine_hot_max_bytes", "Memory that decoded columns may take.", load.hot.capacity as f64),
+            counter(
+                "quern_engine_hot_hits_total",
+                "Blocks of columns that were taken from memory.",
+                load.hot.hits as f64,
+            ),
+            counter("quern_engine_hot_misses_total", "Blocks of columns that were decoded.", load.hot.misses as f64),
+            counter(
+                "quern_engine_hot_evictions_total",
+                "Chunks of columns that made room for others, or for queries.",
+                load.hot.evictions as f64,
+            ),
         ];
         Ok(Response::new(proto::GetMetricsResponse { metrics }))
     }

@@ -20,6 +20,7 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use futures::{Stream, StreamExt};
 use quern_core::{EngineError, Reason, Result, TableSnapshot};
+use quern_sources::hot::HotCounts;
 use quern_sources::provider::SnapshotProvider;
 use quern_sources::{Catalog, PinnedStore, Table};
 use tokio::runtime::Handle;
@@ -93,6 +94,8 @@ pub struct Load {
     pub max_memory: usize,
     /// Disk space that they take, in bytes.
     pub spilled: u64,
+    /// The columns kept in memory.
+    pub hot: HotCounts,
 }
 
 /// A statement under way. Dropping it stops the query within a batch.
@@ -186,7 +189,7 @@ impl Engine {
     pub fn new(roots: Vec<PathBuf>, limits: Limits, secret: &[u8], cpu: Handle) -> Result<Self> {
         let runtime = SharedRuntime::new(&limits)
             .map_err(|e| EngineError::internal(format!("can't set up memory and spill space: {e}")))?;
-        let catalog = Catalog::new(roots, runtime.footers(), limits.threads);
+        let catalog = Catalog::new(roots, Arc::clone(&runtime.caches().footers), limits.threads);
         let admission = Admission::new(&limits);
         let tokens = TokenKey::new(secret);
         Ok(Self { catalog, template: template(&limits), runtime, admission, limits, tokens, cpu })
@@ -201,7 +204,8 @@ impl Engine {
     pub fn load(&self) -> Load {
         let (running, waiting, queries, refused) = self.admission.counts();
         let (memory, spilled) = self.runtime.taken();
-        Load { running, waiting, queries, refused, memory, max_memory: self.limits.memory, spilled }
+        let hot = self.runtime.caches().hot.counts();
+        Load { running, waiting, queries, refused, memory, max_memory: self.limits.memory, spilled, hot }
     }
 
     /// Runs catalogue work on the engine's own threads.
@@ -242,7 +246,7 @@ impl Engine {
         let outline = planned.outline();
         let Planned { plan, paging, pins, findings, stop, .. } = planned;
         let stop = stop.drop_guard();
-        let task = self.task(&pins.store);
+        let task = self.task();
         let batches = execute_stream(plan, Arc::clone(&task)).map_err(|e| errors::execution(&e, &findings))?;
         let (batches, next_page_token) = match paging {
             None => (batches.boxed(), None),
@@ -316,8 +320,10 @@ impl Engine {
         {
             return Err(error);
         }
-        let provider = SnapshotProvider::new(Arc::clone(&table), Arc::clone(&pins.store), self.runtime.footers());
-        let RowsPlan { plan, paging, sequential } = rows::plan(rows, start, &table, provider)?;
+        let read = |positions| {
+            SnapshotProvider::new(Arc::clone(&table), Arc::clone(&pins.store), self.runtime.caches(), Some(positions))
+        };
+        let RowsPlan { plan, paging, sequential } = rows::plan(rows, start, &table, read)?;
         let findings = allow::check(&plan)?;
         let mut state = self.template.clone();
         state.mark_start_execution();
@@ -371,7 +377,7 @@ impl Engine {
     fn session(&self, tables: &[Arc<Table>], store: &Arc<PinnedStore>) -> Result<SessionState> {
         let schema = MemorySchemaProvider::new();
         for table in tables {
-            let provider = SnapshotProvider::new(Arc::clone(table), Arc::clone(store), self.runtime.footers());
+            let provider = SnapshotProvider::new(Arc::clone(table), Arc::clone(store), self.runtime.caches(), None);
             schema.register_table(table.name.clone(), Arc::new(provider)).map_err(|e| errors::planning("", &e))?;
         }
         let catalog = MemoryCatalogProvider::new();
@@ -385,7 +391,7 @@ impl Engine {
     }
 
     /// What one query's plan runs in. Its functions are in the plan already.
-    fn task(&self, store: &Arc<PinnedStore>) -> Arc<TaskContext> {
+    fn task(&self) -> Arc<TaskContext> {
         Arc::new(TaskContext::new(
             None,
             self.template.session_id().to_owned(),
@@ -394,7 +400,7 @@ impl Engine {
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),
-            self.runtime.query(Arc::clone(store)),
+            self.runtime.query(),
         ))
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Limits {
     /// The memory of all queries together, in bytes. Decode and encode buffers come on top.
     pub memory: usize,
+    /// How much of it decoded columns may take while queries leave it, in bytes; 0 keeps none.
+    pub hot_bytes: usize,
     /// The memory of one query, in bytes.
     pub query_memory: usize,
     /// Where queries spill.

@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
+use quern_sources::hot::HotColumns;
 
-/// Grants memory only while both the query's share and the pool of all queries have it.
+/// Grants memory only while both the query's share and the pool of all queries have it. What hot columns hold of the
+/// latter is there for queries.
 #[derive(Debug)]
 pub(crate) struct QueryPool {
     share: FairSpillPool,
     all: Arc<dyn MemoryPool>,
+    hot: Arc<HotColumns>,
     size: usize,
 }
 
 impl QueryPool {
-    pub(crate) fn new(size: usize, all: Arc<dyn MemoryPool>) -> Self {
-        Self { share: FairSpillPool::new(size), all, size }
+    pub(crate) fn new(size: usize, all: Arc<dyn MemoryPool>, hot: Arc<HotColumns>) -> Self {
+        Self { share: FairSpillPool::new(size), all, hot, size }
     }
 }
 
@@ -51,6 +54,10 @@ impl MemoryPool for QueryPool {
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         self.share.try_grow(reservation, additional)?;
+        if self.all.try_grow(reservation, additional).is_ok() {
+            return Ok(());
+        }
+        self.hot.shed(additional);
         self.all.try_grow(reservation, additional).inspect_err(|_| self.share.shrink(reservation, additional))
     }
 
@@ -72,7 +79,8 @@ mod tests {
     #[test]
     fn both_bounds_hold_and_everything_is_given_back() {
         let all: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(150));
-        let pool = |size| Arc::new(QueryPool::new(size, Arc::clone(&all))) as Arc<dyn MemoryPool>;
+        let hot = Arc::new(HotColumns::new(0, &all));
+        let pool = |size| Arc::new(QueryPool::new(size, Arc::clone(&all), Arc::clone(&hot))) as Arc<dyn MemoryPool>;
         let (first, second) = (pool(100), pool(100));
         let one = MemoryConsumer::new("one").register(&first);
         let two = MemoryConsumer::new("two").register(&second);

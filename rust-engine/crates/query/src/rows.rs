@@ -23,8 +23,9 @@ use datafusion::prelude::ident;
 use futures::{Stream, StreamExt};
 use quern_core::suggest::{nearest, some_of};
 use quern_core::{EngineError, Reason, Result};
+use quern_sources::Positions;
 use quern_sources::Table;
-use quern_sources::provider::{Positions, SnapshotProvider};
+use quern_sources::provider::SnapshotProvider;
 
 pub use filter::{Node, NodeKind};
 pub(crate) use token::TokenKey;
@@ -118,12 +119,17 @@ pub(crate) struct RowsPlan {
     pub(crate) sequential: bool,
 }
 
-/// Plans a page of `table`, which `provider` reads.
-pub(crate) fn plan(rows: &Rows, start: Start, table: &Table, provider: SnapshotProvider) -> Result<RowsPlan> {
+/// Plans a page of `table`, for which `read` makes a provider with positions.
+pub(crate) fn plan(
+    rows: &Rows,
+    start: Start,
+    table: &Table,
+    read: impl FnOnce(Positions) -> SnapshotProvider,
+) -> Result<RowsPlan> {
     let schema = table.schema();
     let keyset = Keyset::new(&rows.order, &schema)?;
     let wanted = wanted(&rows.fields, &schema)?;
-    let sequential = keyset.is_empty() && !provider.mixed();
+    let sequential = keyset.is_empty();
     let after = start.position.as_ref().map(|position| (position.file, position.row));
     let positions = Positions {
         file: unused("__file", &schema),
@@ -131,7 +137,7 @@ pub(crate) fn plan(rows: &Rows, start: Start, table: &Table, provider: SnapshotP
         after: after.filter(|_| sequential),
     };
     let (file, row) = (ident(&positions.file), ident(&positions.row));
-    let provider = provider.with_positions(positions);
+    let provider = read(positions);
     let failed = |e: DataFusionError| errors::planning("", &e);
     let scan = LogicalPlanBuilder::scan(table.name.as_str(), provider_as_source(Arc::new(provider)), None);
     let mut plan = scan.map_err(failed)?;

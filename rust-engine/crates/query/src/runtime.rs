@@ -1,15 +1,16 @@
-//! What a query runs in: its share of memory, shared spill space and caches, and its own pinned store.
+//! What a query runs in: its share of memory, shared spill space and caches.
 
 use std::sync::Arc;
 
 use datafusion::common::{Result, exec_err};
-use datafusion::execution::cache::cache_manager::{CacheManager, CacheManagerConfig, FileMetadataCache};
+use datafusion::execution::cache::cache_manager::{CacheManager, CacheManagerConfig};
 use datafusion::execution::disk_manager::{DiskManager, DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use object_store::ObjectStore;
-use quern_sources::PinnedStore;
+use quern_sources::hot::HotColumns;
+use quern_sources::provider::Caches;
 use url::Url;
 
 use crate::limits::Limits;
@@ -23,7 +24,8 @@ pub(crate) struct SharedRuntime {
     memory: Arc<dyn MemoryPool>,
     query_memory: usize,
     disk: Arc<DiskManager>,
-    caches: Arc<CacheManager>,
+    manager: Arc<CacheManager>,
+    caches: Caches,
 }
 
 impl SharedRuntime {
@@ -32,50 +34,49 @@ impl SharedRuntime {
             .with_mode(DiskManagerMode::Directories(vec![limits.spill_dir.clone()]))
             .with_max_temp_directory_size(limits.spill_bytes)
             .build()?;
-        let caches =
+        let config =
             CacheManagerConfig::default().with_metadata_cache_limit(FOOTER_CACHE_BYTES).with_list_files_cache_limit(0);
-        Ok(Self {
-            memory: Arc::new(GreedyMemoryPool::new(limits.memory)),
-            query_memory: limits.query_memory.min(limits.memory),
-            disk: Arc::new(disk),
-            caches: CacheManager::try_new(&caches)?,
-        })
+        let manager = CacheManager::try_new(&config)?;
+        let memory: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(limits.memory));
+        let hot = Arc::new(HotColumns::new(limits.hot_bytes.min(limits.memory), &memory));
+        let caches = Caches { footers: manager.get_file_metadata_cache(), hot };
+        let query_memory = limits.query_memory.min(limits.memory);
+        Ok(Self { memory, query_memory, disk: Arc::new(disk), manager, caches })
     }
 
-    /// The footers that inspection reads and scans use again.
-    pub(crate) fn footers(&self) -> Arc<FileMetadataCache> {
-        self.caches.get_file_metadata_cache()
+    /// What inspection and scans leave for later ones.
+    pub(crate) fn caches(&self) -> &Caches {
+        &self.caches
     }
 
-    /// How much memory is reserved, and how much disk space is taken, in bytes.
+    /// How much memory queries have reserved, and how much disk space is taken, in bytes.
     pub(crate) fn taken(&self) -> (usize, u64) {
-        (self.memory.reserved(), self.disk.used_disk_space())
+        let hot = usize::try_from(self.caches.hot.counts().bytes).unwrap_or_default();
+        (self.memory.reserved().saturating_sub(hot), self.disk.used_disk_space())
     }
 
     /// The environment of one query.
-    pub(crate) fn query(&self, store: Arc<PinnedStore>) -> Arc<RuntimeEnv> {
+    pub(crate) fn query(&self) -> Arc<RuntimeEnv> {
+        let pool = QueryPool::new(self.query_memory, Arc::clone(&self.memory), Arc::clone(&self.caches.hot));
         Arc::new(RuntimeEnv {
-            memory_pool: Arc::new(QueryPool::new(self.query_memory, Arc::clone(&self.memory))),
+            memory_pool: Arc::new(pool),
             disk_manager: Arc::clone(&self.disk),
-            cache_manager: Arc::clone(&self.caches),
-            object_store_registry: Arc::new(OnlyStore(store)),
+            cache_manager: Arc::clone(&self.manager),
+            object_store_registry: Arc::new(NoStores),
         })
     }
 }
 
-/// A registry that holds one query's pinned store and nothing else: no path can lead elsewhere.
+/// A registry that holds nothing: scans have their own snapshot's store, and no path can lead elsewhere.
 #[derive(Debug)]
-struct OnlyStore(Arc<PinnedStore>);
+struct NoStores;
 
-impl ObjectStoreRegistry for OnlyStore {
+impl ObjectStoreRegistry for NoStores {
     fn register_store(&self, _: &Url, _: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
         None
     }
 
-    fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
-        if url.scheme() != "quern" {
-            return exec_err!("only the query's own snapshot can be read");
-        }
-        Ok(Arc::clone(&self.0) as Arc<dyn ObjectStore>)
+    fn get_store(&self, _: &Url) -> Result<Arc<dyn ObjectStore>> {
+        exec_err!("only the query's own snapshot can be read")
     }
 }

@@ -26,6 +26,11 @@ pub(crate) struct Config {
     #[arg(long, env = "QUERN_MEMORY", value_parser = bytes)]
     pub(crate) memory: Option<u64>,
 
+    /// How much of `--memory` decoded columns may take while queries leave it; a quarter of the machine's or container's
+    /// memory by default, at most half of `--memory`. `0` keeps none.
+    #[arg(long, env = "QUERN_HOT_BYTES", value_parser = bytes)]
+    pub(crate) hot_bytes: Option<u64>,
+
     /// Memory of one query; half of `--memory` by default.
     #[arg(long, env = "QUERN_QUERY_MEMORY", value_parser = bytes)]
     pub(crate) query_memory: Option<u64>,
@@ -81,6 +86,7 @@ impl Config {
         let max_concurrent_queries = self.max_concurrent_queries.unwrap_or(8 * threads).max(1);
         Limits {
             memory,
+            hot_bytes: self.hot_bytes.map_or_else(|| to_usize(machine_memory() / 4).min(memory / 2), to_usize),
             query_memory: self.query_memory.map_or(memory / 2, to_usize),
             spill_dir: self.spill_dir.clone().unwrap_or_else(std::env::temp_dir),
             spill_bytes: self.spill_bytes,

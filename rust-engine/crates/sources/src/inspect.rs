@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::Statistics;
@@ -26,6 +27,8 @@ const REMEMBERED: u64 = 20_000;
 /// What inspection found out about one file.
 #[derive(Debug)]
 pub struct FileInfo {
+    /// Names this content of the file within the process; no other has the same.
+    pub id: u64,
     /// The file's own columns, before they are united with those of other files.
     pub schema: SchemaRef,
     /// How many rows it holds.
@@ -89,6 +92,11 @@ fn key(file: &ListedFile) -> String {
     object_path(file).to_string()
 }
 
+fn next_id() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
 async fn read(file: &Arc<ListedFile>, footers: &Arc<FileMetadataCache>) -> Result<FileInfo, EngineError> {
     let store = PinnedStore::new([Arc::clone(file)]);
     let info = match file.format {
@@ -110,7 +118,7 @@ async fn streamed(file: &ListedFile, store: &PinnedStore) -> Result<FileInfo, En
     let (schema, rows, layout) = inference.finish()?;
     let mut statistics = Statistics::new_unknown(&schema);
     statistics.num_rows = datafusion::common::stats::Precision::Exact(usize::try_from(rows).unwrap_or(usize::MAX));
-    Ok(FileInfo { schema: Arc::new(schema), rows, layout, statistics: Arc::new(statistics) })
+    Ok(FileInfo { id: next_id(), schema: Arc::new(schema), rows, layout, statistics: Arc::new(statistics) })
 }
 
 async fn parquet(
@@ -130,7 +138,7 @@ async fn parquet(
     let schema = Arc::new(schema);
     let statistics = DFParquetMetadata::statistics_from_parquet_metadata(&metadata, &schema).map_err(broken)?;
     let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
-    Ok(FileInfo { schema, rows, layout: Layout::None, statistics: Arc::new(statistics) })
+    Ok(FileInfo { id: next_id(), schema, rows, layout: Layout::None, statistics: Arc::new(statistics) })
 }
 
 fn refuse_duplicates(file: &ListedFile, schema: &Schema) -> Result<(), EngineError> {

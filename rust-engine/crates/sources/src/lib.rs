@@ -1,9 +1,11 @@
 //! From files to record batches: listing, snapshots, inference, pinned reads and table providers.
 //!
 //! Data flows one way: [`listing`] finds files, [`inspect`] learns each file's schema once, [`table`] unites the files
-//! of a table, [`provider`] scans exactly those files through [`store`]. Nothing here knows SQL limits or transports.
+//! of a table, [`provider`] scans exactly those files through [`store`], and keeps what it decodes in [`hot`]. Nothing here
+//! knows SQL limits or transports.
 
 pub mod catalog;
+pub mod hot;
 pub mod inspect;
 pub mod listing;
 pub mod provider;
@@ -14,9 +16,10 @@ pub mod watch;
 pub mod widen;
 
 mod decode;
-mod stream_source;
+mod scan;
 
 pub use catalog::{Catalog, TableDescription, TableState};
+pub use scan::Positions;
 pub use store::{PinnedStore, SnapshotChanged};
 pub use table::Table;
 pub use watch::Watcher;

@@ -1,0 +1,233 @@
+//! One partition of a scan: takes runs of rows, chooses those that meet the conditions, and gives them as batches.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::compute::BatchCoalescer;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::{Result, internal_err};
+use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_plan::PhysicalExpr;
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet};
+
+use super::cold::ColdRun;
+use super::condition::{Chosen, Condition};
+use super::file::{self, OpenFile, Slot};
+use super::work::{Run, Work, block_in_segment};
+use super::{Scan, Source, prune};
+use crate::hot::BLOCK_ROWS;
+
+/// Batches of at least this many rows are not put together with others.
+const LARGE: usize = BLOCK_ROWS / 2;
+
+/// What a reader needs to know of its scan.
+pub(super) struct Plan {
+    pub(super) source: Arc<Source>,
+    /// The columns that are needed, for the output or a condition, in the source's order.
+    pub(super) schema: SchemaRef,
+    /// The conditions that statistics may judge, over the source's columns.
+    pub(super) predicate: Option<Arc<dyn PhysicalExpr>>,
+    /// How many readers there are, and which this one is.
+    pub(super) readers: usize,
+    pub(super) partition: usize,
+    pub(super) metrics: ExecutionPlanMetricsSet,
+}
+
+/// Some rows of one block of a file.
+pub(super) struct Piece {
+    pub(super) file: Arc<OpenFile>,
+    /// The number of the first row in the file.
+    pub(super) first_row: i64,
+    pub(super) rows: usize,
+    /// The columns that are read of the file.
+    pub(super) arrays: Vec<ArrayRef>,
+}
+
+enum Reading {
+    Hot { run: Box<Run>, at: u64 },
+    Cold(Box<ColdRun>),
+}
+
+/// A partition's reader.
+pub(super) struct Reader {
+    plan: Arc<Plan>,
+    work: Arc<Work>,
+    condition: Condition,
+    /// The output's columns, as places among those that are needed.
+    output: Vec<usize>,
+    schema: SchemaRef,
+    reading: Option<Reading>,
+    small: BatchCoalescer,
+    done: bool,
+    metrics: BaselineMetrics,
+}
+
+impl Reader {
+    pub(super) fn new(scan: &Scan, work: Arc<Work>, partition: usize) -> Result<Self> {
+        let source = Arc::clone(&scan.source);
+        let projected = scan.projection.column_indices();
+        let filtered = scan.filters.iter().flat_map(collect_columns).map(|column| column.index());
+        let needed: BTreeSet<usize> = projected.into_iter().chain(filtered).collect();
+        let needed: Vec<usize> = needed.into_iter().collect();
+        let schema = Arc::new(source.schema.project(&needed)?);
+        let output = scan.projection.iter().flat_map(|column| collect_columns(&column.expr));
+        let output = output.map(|column| schema.index_of(column.name())).collect::<Result<Vec<_>, _>>()?;
+        let condition = Condition::new(&scan.filters, &schema)?;
+        let predicate = prune::judged(&scan.filters, &source);
+        let (readers, metrics) = (scan.partitions, scan.metrics.clone());
+        let plan = Plan { source, schema, predicate, readers, partition, metrics };
+        let small =
+            BatchCoalescer::new(Arc::clone(&scan.schema), BLOCK_ROWS).with_biggest_coalesce_batch_size(Some(LARGE));
+        Ok(Self {
+            plan: Arc::new(plan),
+            work,
+            condition,
+            output,
+            schema: Arc::clone(&scan.schema),
+            reading: None,
+            small,
+            done: false,
+            metrics: BaselineMetrics::new(&scan.metrics, partition),
+        })
+    }
+
+    /// The next batch.
+    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.small.next_completed_batch() {
+                self.metrics.record_output(batch.num_rows());
+                return Ok(Some(batch));
+            }
+            if self.done {
+                return Ok(None);
+            }
+            let Some(piece) = self.piece().await? else {
+                self.done = true;
+                self.small.finish_buffered_batch()?;
+                continue;
+            };
+            if let Some(batch) = self.take(piece)? {
+                self.metrics.record_output(batch.num_rows());
+                return Ok(Some(batch));
+            }
+        }
+    }
+
+    /// The next rows of the runs; nothing after the last, or once enough rows have left.
+    async fn piece(&mut self) -> Result<Option<Piece>> {
+        loop {
+            if self.work.is_satisfied() {
+                return Ok(None);
+            }
+            let piece = match &mut self.reading {
+                Some(Reading::Hot { run, at }) => hot_piece(&self.plan, run, at)?,
+                Some(Reading::Cold(run)) => run.next().await?,
+                None => {
+                    let plan = Arc::clone(&self.plan);
+                    let Some(run) = self.work.take(&plan, |file| file::open(&plan, file)).await? else {
+                        return Ok(None);
+                    };
+                    self.reading = Some(if run.hot {
+                        let at = run.rows.start;
+                        Reading::Hot { run, at }
+                    } else {
+                        Reading::Cold(Box::new(ColdRun::new(&self.plan, *run).await?))
+                    });
+                    continue;
+                }
+            };
+            match piece {
+                Some(piece) => return Ok(Some(piece)),
+                None => self.reading = None,
+            }
+        }
+    }
+
+    /// Chooses rows of a piece. A batch that is large enough comes back, a small one waits for others.
+    fn take(&mut self, piece: Piece) -> Result<Option<RecordBatch>> {
+        let batch = piece.batch(&self.plan.schema)?;
+        let chosen = self.condition.choose(&batch)?;
+        let count = chosen.count(batch.num_rows());
+        let allowed = self.work.allow(count);
+        if allowed == 0 {
+            return Ok(None);
+        }
+        let columns = self.output.iter().map(|at| Arc::clone(batch.column(*at))).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let output = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+        if self.output.is_empty() {
+            let options = RecordBatchOptions::new().with_row_count(Some(allowed));
+            return Ok(Some(RecordBatch::try_new_with_options(Arc::clone(&self.schema), vec![], &options)?));
+        }
+        match chosen {
+            Chosen::None => {}
+            Chosen::All if self.small.is_empty() && (allowed >= LARGE || self.work.is_satisfied()) => {
+                return Ok(Some(output.slice(0, allowed)));
+            }
+            Chosen::All => self.small.push_batch(output.slice(0, allowed))?,
+            Chosen::Some(mask) => {
+                // The rows up to and including the last one that may leave.
+                let end = if allowed < count {
+                    mask.values().set_indices().nth(allowed - 1).map_or(0, |at| at + 1)
+                } else {
+                    mask.len()
+                };
+                self.small.push_batch_with_filter(output.slice(0, end), &mask.slice(0, end))?;
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(Reading::Cold(run)) = self.reading.take() {
+            run.complete();
+        }
+    }
+}
+
+impl Piece {
+    /// The rows with all columns that are needed.
+    fn batch(&self, schema: &SchemaRef) -> Result<RecordBatch> {
+        let columns = self.file.slots.iter().map(|slot| match slot {
+            Slot::Read(at) => Arc::clone(&self.arrays[*at]),
+            Slot::Constant(values) => values.slice(0, self.rows),
+            Slot::Row => {
+                let end = self.first_row + i64::try_from(self.rows).unwrap_or_default();
+                Arc::new(Int64Array::from_iter_values(self.first_row..end)) as ArrayRef
+            }
+        });
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect(), &options)?)
+    }
+}
+
+/// The next block of a run that is in memory, from row `at` on.
+fn hot_piece(plan: &Plan, run: &Run, at: &mut u64) -> Result<Option<Piece>> {
+    let size = BLOCK_ROWS as u64;
+    while *at < run.rows.end {
+        let (start, block) = (*at, *at / size);
+        let end = ((block + 1) * size).min(run.rows.end);
+        *at = end;
+        if !run.group.may_match(&(start..end)) {
+            continue;
+        }
+        let rows = usize::try_from(end - start).unwrap_or_default();
+        let skip = usize::try_from(start % size).unwrap_or_default();
+        let block = block_in_segment(block);
+        let arrays = run.chunks.iter().map(|chunks| {
+            let values = chunks.first()?.block(block)?;
+            Some(if values.len() == rows { Arc::clone(values) } else { values.slice(skip, rows) })
+        });
+        // Its chunks had all blocks when the run was taken, and lose none.
+        let Some(arrays) = arrays.collect::<Option<Vec<ArrayRef>>>() else {
+            return internal_err!("a hot column lacks a block that it had");
+        };
+        plan.source.hot.count(arrays.len(), 0);
+        let first_row = run.group.first_row + i64::try_from(start).unwrap_or(i64::MAX);
+        return Ok(Some(Piece { file: Arc::clone(&run.group.file), first_row, rows, arrays }));
+    }
+    Ok(None)
+}
