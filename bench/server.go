@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -70,27 +69,6 @@ func startEngine(ctx context.Context, data, folder string) (*process, string, er
 		_, err := os.Stat(socket)
 		return err == nil
 	})
-}
-
-// startROAPI serves one table by ROAPI, read into memory at the start, as it does by default.
-func startROAPI(ctx context.Context, program, file string) (*process, error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		return nil, err
-	}
-	started := time.Now()
-	command := start(ctx, program, "--addr-http", address, "--addr-postgres", "127.0.0.1:0", "--addr-flight-sql", "127.0.0.1:0", "--table", "orders="+file)
-	if err := command.Start(); err != nil {
-		return nil, err
-	}
-	server := &process{cmd: command, url: "http://" + address}
-	err = server.await(ctx, "/api/schema", started)
-	return server, err
 }
 
 func (p *process) stop() {
