@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -39,8 +40,8 @@ func (d *duckDB) stop() {
 	_ = d.cmd.Wait()
 }
 
-// answer sends a line, and scans the line that comes back: the seconds that it took.
-func (d *duckDB) answer(line string) (time.Duration, error) {
+// answer sends a line, and scans the line that comes back: the seconds that it took, and what else the script says.
+func (d *duckDB) answer(line string, more ...any) (time.Duration, error) {
 	if _, err := io.WriteString(d.in, line+"\n"); err != nil {
 		return 0, err
 	}
@@ -48,6 +49,16 @@ func (d *duckDB) answer(line string) (time.Duration, error) {
 		return 0, errors.New("duckdb ended")
 	}
 	var seconds float64
-	_, err := fmt.Sscan(d.answers.Text(), &seconds)
+	_, err := fmt.Sscan(d.answers.Text(), append([]any{&seconds}, more...)...)
 	return time.Duration(seconds * float64(time.Second)), err
+}
+
+// query executes SQL and fetches all rows to Python.
+func (d *duckDB) query(sql string) (took time.Duration, rows int64, err error) {
+	line, err := json.Marshal(sql)
+	if err != nil {
+		return 0, 0, err
+	}
+	took, err = d.answer(string(line), &rows)
+	return took, rows, err
 }

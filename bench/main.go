@@ -41,6 +41,8 @@ var parts = []struct {
 	{"crowd", measureCrowd},
 	{"cache", measureCache},
 	{"rows", measureRows},
+	{"tpch", measureTPCH},
+	{"flights", measureFlights},
 }
 
 func main() {
@@ -53,7 +55,7 @@ func main() {
 	flag.StringVar(&s.varnish, "varnish", "", "the varnishd program; left out where empty")
 	flag.StringVar(&s.vega, "vega", "", "the folder of the npm package vega-datasets; left out where empty")
 	flag.StringVar(&s.nginx, "nginx", "", "the nginx program; left out where empty")
-	flag.Func("only", "measure only the `part` start, export, select, crowd, cache or rows", func(name string) error {
+	flag.Func("only", "measure only the `part` start, export, select, crowd, cache, rows, tpch or flights", func(name string) error {
 		for _, part := range parts {
 			if part.name == name {
 				s.only = name
@@ -63,7 +65,7 @@ func main() {
 		return errors.New("there is no such part")
 	})
 	bytes := flag.String("serve-bytes", "", "serve a `file`'s bytes by a bare handler, and nothing else")
-	flag.IntVar(&s.runs, "runs", 5, "rounds of each export and load")
+	flag.IntVar(&s.runs, "runs", 5, "rounds of each export, statement and load")
 	flag.IntVar(&s.calls, "calls", 500, "rounds of SELECT 1")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -17,6 +17,8 @@ type Report struct {
 	Data string `json:"data"`
 	// Rows are the measurements, in the order in which they were taken.
 	Rows []Row `json:"rows"`
+	// Suites are the sets of statements that some rows sum up.
+	Suites []Suite `json:"suites,omitempty"`
 }
 
 // Row is one measurement.
@@ -69,12 +71,15 @@ func number(value float64) string {
 	return humanize.Commaf(rounded)
 }
 
-// Markdown is the report as a table.
+// Markdown is the report as a table, and one more for each suite.
 func (r *Report) Markdown() string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "%d CPUs, %s\n\n| what | measured | bound | |\n|---|---:|---:|---|\n", r.CPUs, r.Data)
 	for _, row := range r.Rows {
 		fmt.Fprintf(&out, "| %s | %s %s | %s | %s |\n", row.Name, number(row.Value), row.Unit, row.bound(), row.verdict())
+	}
+	for _, suite := range r.Suites {
+		out.WriteString(suite.markdown())
 	}
 	return out.String()
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -71,6 +72,26 @@ func startEngine(ctx context.Context, data, folder string) (*process, string, er
 	})
 }
 
+// child is the one process that another has started.
+func child(parent int) (int, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range files {
+		// It may have ended since it was listed.
+		text, err := os.ReadFile(file) //nolint:gosec // A file of the system.
+		if err != nil {
+			continue
+		}
+		_, rest, _ := strings.Cut(string(text), ") ")
+		if fields := strings.Fields(rest); len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
+			return strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		}
+	}
+	return 0, fmt.Errorf("process %d has started none", parent)
+}
+
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	_ = p.cmd.Wait()
@@ -121,6 +142,30 @@ func ask(ctx context.Context, url, sql string) (timing, error) {
 
 // askWith asks with request directives for the cache, or none.
 func askWith(ctx context.Context, url, sql, directives string) (timing, error) {
+	return post(ctx, url, sql, directives, io.Discard)
+}
+
+// askRows asks as ask does, and counts the rows by the answer's receipt, once the time is taken.
+func askRows(ctx context.Context, url, sql string) (time.Duration, int64, error) {
+	var body bytes.Buffer
+	took, err := post(ctx, url, sql, "no-store", &body)
+	if err != nil {
+		return 0, 0, err
+	}
+	var answer struct {
+		Receipt *struct{ Rows int64 }
+	}
+	if err := json.Unmarshal(body.Bytes(), &answer); err != nil {
+		return 0, 0, fmt.Errorf("%s: %w", sql, err)
+	}
+	if answer.Receipt == nil {
+		return 0, 0, fmt.Errorf("%s: no receipt", sql)
+	}
+	return took.Whole, answer.Receipt.Rows, nil
+}
+
+// post asks and copies the whole answer.
+func post(ctx context.Context, url, sql, directives string, to io.Writer) (timing, error) {
 	path, contentType, body := "/v1/query", "application/json", []byte(nil)
 	if strings.HasSuffix(url, "/api/sql") {
 		path, contentType, body = "", "text/plain", []byte(sql)
@@ -146,17 +191,21 @@ func askWith(ctx context.Context, url, sql, directives string) (timing, error) {
 		return timing{}, err
 	}
 	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		problem, _ := io.ReadAll(io.LimitReader(response.Body, 500))
+		return timing{}, fmt.Errorf("%s: %s: %s", sql, response.Status, problem)
+	}
 	var first [1]byte
 	if _, err := io.ReadFull(response.Body, first[:]); err != nil {
 		return timing{}, err
 	}
 	took := timing{First: time.Since(started)}
-	rest, err := io.Copy(io.Discard, response.Body)
-	if err != nil {
+	if _, err := to.Write(first[:]); err != nil {
 		return timing{}, err
 	}
-	if response.StatusCode != http.StatusOK {
-		return timing{}, fmt.Errorf("%s: %s", sql, response.Status)
+	rest, err := io.Copy(to, response.Body)
+	if err != nil {
+		return timing{}, err
 	}
 	took.Whole, took.Bytes = time.Since(started), rest+1
 	return took, nil
