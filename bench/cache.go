@@ -52,9 +52,9 @@ func measureHits(ctx context.Context, s settings, r *Report, edge *process, size
 	}
 	defer bare.stop()
 	targets := []target{
-		{name: "bare handler", url: bare.url, pid: bare.cmd.Process.Pid},
-		{name: "Quern", url: queryURL(edge.url, sql), pid: edge.cmd.Process.Pid},
-		{name: "Quern, 304", url: queryURL(edge.url, sql), pid: edge.cmd.Process.Pid, header: []string{"If-None-Match: " + tag}},
+		{name: "bare handler", url: bare.url, pids: bare.pids()},
+		{name: "Quern", url: queryURL(edge.url, sql), pids: edge.pids()},
+		{name: "Quern, 304", url: queryURL(edge.url, sql), pids: edge.pids(), header: []string{"If-None-Match: " + tag}},
 	}
 	if s.nginx != "" {
 		proxy, err := startNginx(ctx, s.nginx, edge.url)
@@ -80,7 +80,7 @@ func measureHits(ctx context.Context, s settings, r *Report, edge *process, size
 		defer peer.stop()
 		targets = append(targets, target{name: "ROAPI", url: peer.url + "/api/tables/orders"})
 	}
-	rounds, err := inWrkTurns(ctx, s, targets)
+	rounds, err := loadInTurns(ctx, s, targets)
 	if err != nil {
 		return err
 	}

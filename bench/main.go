@@ -17,17 +17,20 @@ import (
 
 // settings are the command's flags.
 type settings struct {
-	data    string
-	out     string
-	python  string
-	roapi   string
-	wrk     string
-	nginx   string
-	varnish string
-	vega    string
-	only    string
-	runs    int
-	calls   int
+	data           string
+	out            string
+	python         string
+	roapi          string
+	wrk            string
+	nginx          string
+	varnish        string
+	vega           string
+	jsonServer     string
+	redis          string
+	redisBenchmark string
+	only           string
+	runs           int
+	calls          int
 }
 
 // parts are what is measured, in this order.
@@ -54,6 +57,9 @@ func main() {
 	flag.StringVar(&s.wrk, "wrk", "", "the wrk program; without it the cache is not measured")
 	flag.StringVar(&s.varnish, "varnish", "", "the varnishd program; left out where empty")
 	flag.StringVar(&s.vega, "vega", "", "the folder of the npm package vega-datasets; left out where empty")
+	flag.StringVar(&s.jsonServer, "json-server", "", "the json-server program; left out where empty")
+	flag.StringVar(&s.redis, "redis", "", "the redis-server program; left out where empty")
+	flag.StringVar(&s.redisBenchmark, "redis-benchmark", "", "the redis-benchmark program; without it Redis is left out")
 	flag.StringVar(&s.nginx, "nginx", "", "the nginx program; left out where empty")
 	flag.Func("only", "measure only the `part` start, export, select, crowd, cache, rows, tpch or flights", func(name string) error {
 		for _, part := range parts {

@@ -122,6 +122,29 @@ sub vcl_backend_response { unset beresp.http.Vary; set beresp.ttl = 10m; return 
 	return startListening(ctx, address, program, "-F", "-j", "none", "-n", folder, "-f", file, "-s", "malloc,256m", "-a", address)
 }
 
+// startJSONServer serves a file of tables by json-server, which reads it into memory at the start.
+func startJSONServer(ctx context.Context, program, key string, tables []byte) (*process, error) {
+	folder, err := os.MkdirTemp("", "quern-bench-json-server-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	file := filepath.Join(folder, "tables.json")
+	if err := os.WriteFile(file, tables, 0o600); err != nil {
+		return nil, err
+	}
+	address, err := freeAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	// Neither a line of log nor a coding for each answer: the others have none either.
+	return startListening(ctx, address, program, "--quiet", "--no-gzip", "--id", key, "--host", host, "--port", port, file)
+}
+
 // freeAddress is an address that nobody listens on.
 func freeAddress(ctx context.Context) (string, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")

@@ -72,6 +72,14 @@ func startEngine(ctx context.Context, data, folder string) (*process, string, er
 	})
 }
 
+func (p *process) pids() []int { return []int{p.cmd.Process.Pid} }
+
+// family are an edge and the engine that it has started, which work together on what is not in the cache.
+func (p *process) family() ([]int, error) {
+	engine, err := child(p.cmd.Process.Pid)
+	return append(p.pids(), engine), err
+}
+
 // child is the one process that another has started.
 func child(parent int) (int, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/stat")

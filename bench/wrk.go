@@ -23,32 +23,41 @@ const (
 // target is one server of the same bytes.
 type target struct {
 	name, url string
-	pid       int
-	header    []string
+	// pids are the processes whose processor time is stated.
+	pids   []int
+	header []string
 	// connections is how many wrk holds open, where not the usual number.
 	connections int
+	// load is what takes a turn instead of wrk.
+	load func() (rate, error)
 }
 
-// rate is what wrk measured.
+// rate is what a turn measured: requests a second, and latencies in milliseconds.
 type rate struct {
 	perSecond, p50, p99 float64
 	// cpu is the server's processor time a request, in microseconds.
 	cpu float64
 }
 
-// rates are what wrk has measured of each target, round by round.
+// rates are what was measured of each target, round by round.
 type rates map[string][]rate
 
-// inWrkTurns loads each target in every round.
-func inWrkTurns(ctx context.Context, s settings, targets []target) (rates, error) {
+// loadInTurns loads each target in every round, after one round that does not count.
+func loadInTurns(ctx context.Context, s settings, targets []target) (rates, error) {
 	rounds := rates{}
-	for range s.runs {
+	for round := range s.runs + 1 {
 		for _, t := range targets {
-			measured, err := wrk(ctx, s.wrk, t)
+			turn := t.load
+			if turn == nil {
+				turn = func() (rate, error) { return wrk(ctx, s.wrk, t) }
+			}
+			measured, err := turn()
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", t.name, err)
 			}
-			rounds[t.name] = append(rounds[t.name], measured)
+			if round > 0 {
+				rounds[t.name] = append(rounds[t.name], measured)
+			}
 		}
 	}
 	return rounds, nil
@@ -67,7 +76,7 @@ func (rounds rates) report(r *Report, prefix string, targets []target) {
 		r.add(prefix+t.name, "requests/s", of(t.name, func(m rate) float64 { return m.perSecond }), 0)
 		r.add(prefix+t.name+", p50", "ms", of(t.name, func(m rate) float64 { return m.p50 }), 0)
 		r.add(prefix+t.name+", p99", "ms", of(t.name, func(m rate) float64 { return m.p99 }), 0)
-		if t.pid != 0 {
+		if len(t.pids) > 0 {
 			r.add(prefix+t.name+", processor time a request", "µs", of(t.name, func(m rate) float64 { return m.cpu }), 0)
 		}
 	}
@@ -94,13 +103,13 @@ func wrk(ctx context.Context, program string, t target) (rate, error) {
 	for _, header := range t.header {
 		args = append(args, "-H", header)
 	}
-	before := processorTime(t.pid)
+	before := processorTime(t.pids)
 	//nolint:gosec // The program that the caller names.
 	out, err := exec.CommandContext(ctx, program, append(args, t.url)...).CombinedOutput()
 	if err != nil {
 		return rate{}, fmt.Errorf("%w: %s", err, out)
 	}
-	after := processorTime(t.pid)
+	after := processorTime(t.pids)
 	if problem := wrkErrors.Find(out); problem != nil {
 		return rate{}, fmt.Errorf("%s", problem)
 	}
@@ -123,18 +132,22 @@ func wrk(ctx context.Context, program string, t target) (rate, error) {
 	return measured, nil
 }
 
-// processorTime is what a process has used so far.
-func processorTime(pid int) time.Duration {
-	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return 0
+// processorTime is what processes have used so far.
+func processorTime(pids []int) time.Duration {
+	var ticks int
+	for _, pid := range pids {
+		text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+		if err != nil {
+			continue
+		}
+		_, rest, _ := strings.Cut(string(text), ") ")
+		fields := strings.Fields(rest)
+		if len(fields) < 13 {
+			continue
+		}
+		user, _ := strconv.Atoi(fields[11])
+		kernel, _ := strconv.Atoi(fields[12])
+		ticks += user + kernel
 	}
-	_, rest, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0
-	}
-	user, _ := strconv.Atoi(fields[11])
-	kernel, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+kernel) * 10 * time.Millisecond
+	return time.Duration(ticks) * 10 * time.Millisecond
 }
