@@ -50,13 +50,25 @@ func startQuern(ctx context.Context, args ...string) (*process, error) {
 	for lines.Scan() {
 		var line struct{ Msg, HTTP string }
 		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "serving" && line.HTTP != "" {
-			go func() { _, _ = io.Copy(io.Discard, log) }()
+			go relay(log, lines)
 			server := &process{cmd: command, url: "http://" + line.HTTP}
 			err := server.await(ctx, "/readyz", started)
 			return server, err
 		}
 	}
 	return nil, errors.Join(errors.New("quern did not say that it serves"), command.Wait())
+}
+
+// relay passes on the warnings and errors that a server logs, such as that its engine has ended.
+func relay(log io.Reader, lines *bufio.Scanner) {
+	for lines.Scan() {
+		var line struct{ Level string }
+		if json.Unmarshal(lines.Bytes(), &line) != nil || line.Level != "INFO" {
+			fmt.Fprintln(os.Stderr, lines.Text())
+		}
+	}
+	// A line that is too long ends the scan; the server must not wait for a reader.
+	_, _ = io.Copy(io.Discard, log)
 }
 
 // startEngine runs an engine of its own on a Unix socket.
