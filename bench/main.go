@@ -5,10 +5,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
@@ -17,17 +17,35 @@ import (
 
 // settings are the command's flags.
 type settings struct {
-	data    string
-	out     string
-	python  string
-	roapi   string
-	wrk     string
-	nginx   string
-	varnish string
-	vega    string
-	only    string
-	runs    int
-	calls   int
+	data           string
+	out            string
+	python         string
+	roapi          string
+	wrk            string
+	nginx          string
+	varnish        string
+	vega           string
+	jsonServer     string
+	redis          string
+	redisBenchmark string
+	only           string
+	runs           int
+	calls          int
+}
+
+// parts are what is measured, in this order.
+var parts = []struct {
+	name    string
+	measure func(context.Context, settings, *Report) error
+}{
+	{"start", measureStart},
+	{"export", measureExport},
+	{"select", measureSelect},
+	{"crowd", measureCrowd},
+	{"cache", measureCache},
+	{"rows", measureRows},
+	{"tpch", measureTPCH},
+	{"flights", measureFlights},
 }
 
 func main() {
@@ -39,10 +57,21 @@ func main() {
 	flag.StringVar(&s.wrk, "wrk", "", "the wrk program; without it the cache is not measured")
 	flag.StringVar(&s.varnish, "varnish", "", "the varnishd program; left out where empty")
 	flag.StringVar(&s.vega, "vega", "", "the folder of the npm package vega-datasets; left out where empty")
+	flag.StringVar(&s.jsonServer, "json-server", "", "the json-server program; left out where empty")
+	flag.StringVar(&s.redis, "redis", "", "the redis-server program; left out where empty")
+	flag.StringVar(&s.redisBenchmark, "redis-benchmark", "", "the redis-benchmark program; without it Redis is left out")
 	flag.StringVar(&s.nginx, "nginx", "", "the nginx program; left out where empty")
-	flag.StringVar(&s.only, "only", "", "measure only `one` of start, export, select, crowd, cache, rows")
+	flag.Func("only", "measure only the `part` start, export, select, crowd, cache, rows, tpch or flights", func(name string) error {
+		for _, part := range parts {
+			if part.name == name {
+				s.only = name
+				return nil
+			}
+		}
+		return errors.New("there is no such part")
+	})
 	bytes := flag.String("serve-bytes", "", "serve a `file`'s bytes by a bare handler, and nothing else")
-	flag.IntVar(&s.runs, "runs", 5, "rounds of each export")
+	flag.IntVar(&s.runs, "runs", 5, "rounds of each export, statement and load")
 	flag.IntVar(&s.calls, "calls", 500, "rounds of SELECT 1")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -61,10 +90,7 @@ func main() {
 
 func run(ctx context.Context, s settings) error {
 	results := &Report{CPUs: runtime.NumCPU(), Data: filepath.Base(s.data)}
-	for _, part := range []struct {
-		name    string
-		measure func(context.Context, settings, *Report) error
-	}{{"start", measureStart}, {"export", measureExport}, {"select", measureSelect}, {"crowd", measureCrowd}, {"cache", measureCache}, {"rows", measureRows}} {
+	for _, part := range parts {
 		if s.only != "" && s.only != part.name {
 			continue
 		}
@@ -90,12 +116,4 @@ func run(ctx context.Context, s settings) error {
 	}
 	fmt.Print(results.Markdown())
 	return nil
-}
-
-// duckDB is a DuckDB process that exports on demand.
-func duckDB(ctx context.Context, s settings) *exec.Cmd {
-	//nolint:gosec // The interpreter that the caller names.
-	command := exec.CommandContext(ctx, s.python, "bench/duckdb_export.py", filepath.Join(s.data, "orders.parquet"))
-	command.Stderr = os.Stderr
-	return command
 }

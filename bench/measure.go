@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -138,23 +136,13 @@ func measureExport(ctx context.Context, s settings, r *Report) error {
 		return err
 	}
 	defer servers.stop()
-	duck := duckDB(ctx, s)
-	requests, answers, err := pipes(duck)
+	duck, err := startDuckDB(ctx, s, "bench/duckdb_export.py", filepath.Join(s.data, "orders.parquet"))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = requests.Close(); _ = duck.Wait() }()
+	defer duck.stop()
 	contenders := append(servers.contenders(ctx, export),
-		contender{"DuckDB to a file", func() (time.Duration, error) {
-			if _, err := io.WriteString(requests, "\n"); err != nil {
-				return 0, err
-			}
-			if !answers.Scan() {
-				return 0, errors.New("duckdb ended")
-			}
-			seconds, err := strconv.ParseFloat(answers.Text(), 64)
-			return time.Duration(seconds * float64(time.Second)), err
-		}})
+		contender{"DuckDB to a file", func() (time.Duration, error) { return duck.answer("") }})
 	if s.roapi != "" {
 		peer, err := startROAPI(ctx, s.roapi, filepath.Join(s.data, "orders.parquet"))
 		if err != nil {
@@ -327,17 +315,4 @@ func memory(pid int, label string) int {
 		}
 	}
 	return 0
-}
-
-// pipes starts a command that answers each line on its standard input with one on its standard output.
-func pipes(command *exec.Cmd) (io.WriteCloser, *bufio.Scanner, error) {
-	in, err := command.StdinPipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	out, err := command.StdoutPipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	return in, bufio.NewScanner(out), command.Start()
 }

@@ -13,6 +13,9 @@ import (
 	"time"
 )
 
+// middleRow is the path of a row in the middle of 1.5 million.
+const middleRow = "/v1/tables/orders/rows/3000001"
+
 // measureRows takes pages and rows by key, all past the cache.
 func measureRows(ctx context.Context, s settings, r *Report) error {
 	if s.wrk == "" || s.vega == "" {
@@ -34,7 +37,10 @@ func measureRows(ctx context.Context, s settings, r *Report) error {
 	if err := measurePages(ctx, s, r, edge); err != nil {
 		return err
 	}
-	return measureSmallReads(ctx, s, r, edge)
+	if err := measureSmallReads(ctx, s, r, edge); err != nil {
+		return err
+	}
+	return measureRowByKey(ctx, s, r, edge)
 }
 
 // measurePages compares the first page of a table of 3 million rows with one far behind it.
@@ -103,8 +109,12 @@ func measureSmallReads(ctx context.Context, s settings, r *Report, edge *process
 	// Fewer than else: these reads are so much work that more at once would be refused.
 	const few = 8
 	filtered := edge.url + "/v1/tables/flights_200k_json/rows?filter=" + url.QueryEscape("delay > 60 AND distance > 1000") + "&page_size=100"
-	row := edge.url + "/v1/tables/orders/rows/3000001"
+	row := edge.url + middleRow
 	body, _, err := fetch(ctx, row)
+	if err != nil {
+		return err
+	}
+	quern, err := edge.family()
 	if err != nil {
 		return err
 	}
@@ -114,9 +124,9 @@ func measureSmallReads(ctx context.Context, s settings, r *Report, edge *process
 	}
 	defer bare.stop()
 	targets := []target{
-		{name: "filtered page of a JSON file of 231 k rows: Quern", url: filtered, pid: edge.cmd.Process.Pid, header: past, connections: few},
-		{name: "row by key of 1.5 M rows: Quern", url: row, pid: edge.cmd.Process.Pid, header: past, connections: few},
-		{name: "row by key of 1.5 M rows: bare handler", url: bare.url, pid: bare.cmd.Process.Pid, connections: few},
+		{name: "filtered page of a JSON file of 231 k rows: Quern", url: filtered, pids: quern, header: past, connections: few},
+		{name: "row by key of 1.5 M rows: Quern", url: row, pids: quern, header: past, connections: few},
+		{name: "row by key of 1.5 M rows: bare handler", url: bare.url, pids: bare.pids(), connections: few},
 	}
 	if s.roapi != "" {
 		peer, err := startROAPI(ctx, s.roapi, filepath.Join(s.vega, "flights-200k.json"))
@@ -129,7 +139,7 @@ func measureSmallReads(ctx context.Context, s settings, r *Report, edge *process
 			url:  peer.url + "/api/tables/orders?filter[delay]gt=60&filter[distance]gt=1000&limit=100", connections: few,
 		})
 	}
-	rounds, err := inWrkTurns(ctx, s, targets)
+	rounds, err := loadInTurns(ctx, s, targets)
 	if err != nil {
 		return err
 	}

@@ -8,11 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -50,13 +50,25 @@ func startQuern(ctx context.Context, args ...string) (*process, error) {
 	for lines.Scan() {
 		var line struct{ Msg, HTTP string }
 		if json.Unmarshal(lines.Bytes(), &line) == nil && line.Msg == "serving" && line.HTTP != "" {
-			go func() { _, _ = io.Copy(io.Discard, log) }()
+			go relay(log, lines)
 			server := &process{cmd: command, url: "http://" + line.HTTP}
 			err := server.await(ctx, "/readyz", started)
 			return server, err
 		}
 	}
 	return nil, errors.Join(errors.New("quern did not say that it serves"), command.Wait())
+}
+
+// relay passes on the warnings and errors that a server logs, such as that its engine has ended.
+func relay(log io.Reader, lines *bufio.Scanner) {
+	for lines.Scan() {
+		var line struct{ Level string }
+		if json.Unmarshal(lines.Bytes(), &line) != nil || line.Level != "INFO" {
+			fmt.Fprintln(os.Stderr, lines.Text())
+		}
+	}
+	// A line that is too long ends the scan; the server must not wait for a reader.
+	_, _ = io.Copy(io.Discard, log)
 }
 
 // startEngine runs an engine of its own on a Unix socket.
@@ -72,25 +84,32 @@ func startEngine(ctx context.Context, data, folder string) (*process, string, er
 	})
 }
 
-// startROAPI serves one table by ROAPI, read into memory at the start, as it does by default.
-func startROAPI(ctx context.Context, program, file string) (*process, error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+func (p *process) pids() []int { return []int{p.cmd.Process.Pid} }
+
+// family are an edge and the engine that it has started, which work together on what is not in the cache.
+func (p *process) family() ([]int, error) {
+	engine, err := child(p.cmd.Process.Pid)
+	return append(p.pids(), engine), err
+}
+
+// child is the one process that another has started.
+func child(parent int) (int, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		return nil, err
+	for _, file := range files {
+		// It may have ended since it was listed.
+		text, err := os.ReadFile(file) //nolint:gosec // A file of the system.
+		if err != nil {
+			continue
+		}
+		_, rest, _ := strings.Cut(string(text), ") ")
+		if fields := strings.Fields(rest); len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
+			return strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		}
 	}
-	started := time.Now()
-	command := start(ctx, program, "--addr-http", address, "--addr-postgres", "127.0.0.1:0", "--addr-flight-sql", "127.0.0.1:0", "--table", "orders="+file)
-	if err := command.Start(); err != nil {
-		return nil, err
-	}
-	server := &process{cmd: command, url: "http://" + address}
-	err = server.await(ctx, "/api/schema", started)
-	return server, err
+	return 0, fmt.Errorf("process %d has started none", parent)
 }
 
 func (p *process) stop() {
@@ -143,6 +162,30 @@ func ask(ctx context.Context, url, sql string) (timing, error) {
 
 // askWith asks with request directives for the cache, or none.
 func askWith(ctx context.Context, url, sql, directives string) (timing, error) {
+	return post(ctx, url, sql, directives, io.Discard)
+}
+
+// askRows asks as ask does, and counts the rows by the answer's receipt, once the time is taken.
+func askRows(ctx context.Context, url, sql string) (time.Duration, int64, error) {
+	var body bytes.Buffer
+	took, err := post(ctx, url, sql, "no-store", &body)
+	if err != nil {
+		return 0, 0, err
+	}
+	var answer struct {
+		Receipt *struct{ Rows int64 }
+	}
+	if err := json.Unmarshal(body.Bytes(), &answer); err != nil {
+		return 0, 0, fmt.Errorf("%s: %w", sql, err)
+	}
+	if answer.Receipt == nil {
+		return 0, 0, fmt.Errorf("%s: no receipt", sql)
+	}
+	return took.Whole, answer.Receipt.Rows, nil
+}
+
+// post asks and copies the whole answer.
+func post(ctx context.Context, url, sql, directives string, to io.Writer) (timing, error) {
 	path, contentType, body := "/v1/query", "application/json", []byte(nil)
 	if strings.HasSuffix(url, "/api/sql") {
 		path, contentType, body = "", "text/plain", []byte(sql)
@@ -168,17 +211,21 @@ func askWith(ctx context.Context, url, sql, directives string) (timing, error) {
 		return timing{}, err
 	}
 	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		problem, _ := io.ReadAll(io.LimitReader(response.Body, 500))
+		return timing{}, fmt.Errorf("%s: %s: %s", sql, response.Status, problem)
+	}
 	var first [1]byte
 	if _, err := io.ReadFull(response.Body, first[:]); err != nil {
 		return timing{}, err
 	}
 	took := timing{First: time.Since(started)}
-	rest, err := io.Copy(io.Discard, response.Body)
-	if err != nil {
+	if _, err := to.Write(first[:]); err != nil {
 		return timing{}, err
 	}
-	if response.StatusCode != http.StatusOK {
-		return timing{}, fmt.Errorf("%s: %s", sql, response.Status)
+	rest, err := io.Copy(to, response.Body)
+	if err != nil {
+		return timing{}, err
 	}
 	took.Whole, took.Bytes = time.Since(started), rest+1
 	return took, nil
