@@ -55,6 +55,15 @@ func (p *Picture) holds(snapshots []Snapshot) bool {
 	return true
 }
 
+// Shows says whether the picture has a table as a check found it.
+func (p *Picture) Shows(table string, found []Snapshot) bool {
+	if len(found) == 0 {
+		_, there := p.Snapshots[table]
+		return !there
+	}
+	return p.holds(found)
+}
+
 // Sources says which snapshots the tables have.
 type Sources interface {
 	// Picture returns the latest picture, nil before the first, and whether it may be relied on: the watch is live and

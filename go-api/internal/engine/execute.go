@@ -16,8 +16,12 @@ import (
 	"github.com/quern-data/quern/go-api/internal/telemetry"
 )
 
-// reasonSnapshotChanged is the engine's word for a file that changed while it was read.
-const reasonSnapshotChanged = "SNAPSHOT_CHANGED"
+const (
+	// reasonSnapshotChanged is the engine's word for a file that changed while it was read.
+	reasonSnapshotChanged = "SNAPSHOT_CHANGED"
+	// reasonSnapshotGone is its word for a page token whose files are no longer there.
+	reasonSnapshotGone = "SNAPSHOT_GONE"
+)
 
 // Result is a result under way: what is known before the first byte, then the bytes, then the receipt. It implements
 // cache.Execution.
@@ -42,10 +46,15 @@ func (c *Client) Execute(ctx context.Context, request *enginev1.ExecuteRequest) 
 		result, err = c.execute(ctx, request)
 	}
 	if err != nil {
+		if reason(err) == reasonSnapshotGone {
+			c.catchUp(ctx, request.GetRows().GetTable())
+		}
 		return nil, err
 	}
 	return result, nil
 }
+
+func reason(err error) string { return apierr.Info(status.Convert(err)).GetReason() }
 
 func (c *Client) execute(ctx context.Context, request *enginev1.ExecuteRequest) (*Result, error) {
 	if err := c.reach(ctx); err != nil {

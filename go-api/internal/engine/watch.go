@@ -66,6 +66,32 @@ func (c *Client) Check(ctx context.Context, tables []string) ([]cache.Snapshot, 
 	return snapshotsOf(answer.GetSnapshots()), nil
 }
 
+// catchUpWait is how long an answer that tells of a change waits at most for the watch to tell of it too.
+const catchUpWait = 100 * time.Millisecond
+
+// catchUp waits until the picture has a table as the sources themselves have it now. Who was told that a page's snapshot
+// is gone starts again at once, and must not be given that snapshot's first page from memory.
+func (c *Client) catchUp(ctx context.Context, table string) {
+	ctx, cancel := context.WithTimeout(ctx, catchUpWait)
+	defer cancel()
+	snapshots, err := c.Check(ctx, []string{table})
+	if err != nil {
+		return
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		if picture, live := c.Picture(); !live || picture.Shows(table, snapshots) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 func snapshotsOf(sent []*enginev1.TableSnapshot) []cache.Snapshot {
 	snapshots := make([]cache.Snapshot, 0, len(sent))
 	for _, snapshot := range sent {
