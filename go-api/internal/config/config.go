@@ -57,6 +57,7 @@ type engineSetting struct{ name, usage string }
 var engineSettings = []engineSetting{
 	{"memory", "memory for all queries together, such as 4GiB; 60 % of the machine's or container's by default"},
 	{"hot-bytes", "how much of --memory decoded columns may take while queries leave it, such as 1GiB; a quarter of the machine's or container's by default, 0 keeps none"},
+	{"hot-spill-bytes", "disk space for text files that were decoded and whose columns did not stay in memory; 10GiB by default, 0 for none"},
 	{"query-memory", "memory for one query, such as 512MiB; half of --memory by default"},
 	{"spill-bytes", "disk space for queries that do not fit into memory; 10GiB by default"},
 	{"spill-dir", "folder for what is spilled; the system's temporary folder by default"},

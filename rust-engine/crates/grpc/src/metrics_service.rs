@@ -40,6 +40,11 @@ impl metrics_service_server::MetricsService for MetricsService {
             gauge("quern_engine_spilled_bytes", "Disk space that statements take.", load.spilled as f64),
             gauge("quern_engine_hot_bytes", "Memory that decoded columns take.", load.hot.bytes as f64),
             gauge("quern_engine_hot_max_bytes", "Memory that decoded columns may take.", load.hot.capacity as f64),
+            gauge(
+                "quern_engine_hot_spilled_bytes",
+                "Disk space of text files whose columns did not stay in memory.",
+                load.hot.spilled as f64,
+            ),
             counter(
                 "quern_engine_hot_hits_total",
                 "Blocks of columns that were taken from memory.",

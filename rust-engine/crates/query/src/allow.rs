@@ -11,7 +11,7 @@ use crate::errors;
 use crate::parse::not_allowed;
 
 /// What a walk over the plan found.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Findings {
     /// The functions whose value differs from call to call or with the time; empty for a cacheable plan.
     pub(crate) volatile: BTreeSet<String>,

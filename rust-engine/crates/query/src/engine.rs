@@ -41,6 +41,7 @@ use crate::interrupt::interruptible;
 use crate::limits::Limits;
 use crate::params::{self, Params};
 use crate::parse;
+use crate::plans::{self, Plans};
 use crate::rows::{self, Paging, Rows, RowsPlan, Start, TokenKey};
 use crate::runtime::SharedRuntime;
 
@@ -180,6 +181,7 @@ pub struct Engine {
     admission: Admission,
     limits: Limits,
     tokens: TokenKey,
+    plans: Plans,
     cpu: Handle,
 }
 
@@ -192,7 +194,7 @@ impl Engine {
         let catalog = Catalog::new(roots, Arc::clone(&runtime.caches().footers), limits.threads);
         let admission = Admission::new(&limits);
         let tokens = TokenKey::new(secret);
-        Ok(Self { catalog, template: template(&limits), runtime, admission, limits, tokens, cpu })
+        Ok(Self { catalog, template: template(&limits), runtime, admission, limits, tokens, plans: Plans::new(), cpu })
     }
 
     /// The catalogue, for description.
@@ -292,10 +294,17 @@ impl Engine {
     }
 
     async fn plan_sql(&self, sql: &str, params: &Params) -> Result<Planned> {
+        let key = plans::key(sql, params);
+        if let Some(known) = self.plans.get(&key) {
+            let tables = self.catalog.resolve(known.names.clone()).await?;
+            if tables.iter().map(|table| &table.snapshot).eq(&known.snapshots) {
+                return self.planned(&known.plan, known.findings.clone(), tables);
+            }
+        }
         let mut statement = parse::parse(sql)?;
         complexity::check_statement(&statement)?;
         let names = self.table_names(&statement)?;
-        let tables = self.catalog.resolve(names).await?;
+        let tables = self.catalog.resolve(names.clone()).await?;
         let schemas: HashMap<_, _> = tables.iter().map(|t| (t.name.clone(), t.schema())).collect();
         idents::match_case(&mut statement, &schemas);
         let pins = Pins::of(&tables, false);
@@ -305,9 +314,19 @@ impl Engine {
         complexity::check_plan(&plan)?;
         let plan = params::bind(plan, params)?;
         let findings = allow::check(&plan)?;
+        let plan = state.create_physical_plan(&plan).await.map_err(|e| errors::execution(&e, &findings))?;
+        let planned = self.planned(&plan, findings.clone(), tables)?;
+        let snapshots = planned.tables.iter().map(|table| table.snapshot.clone()).collect();
+        self.plans.put(key, plans::Plan { names, snapshots, plan, findings });
+        Ok(planned)
+    }
+
+    /// A statement's plan made ready to run once.
+    fn planned(&self, plan: &Arc<dyn ExecutionPlan>, findings: Findings, tables: Vec<Arc<Table>>) -> Result<Planned> {
         let stop = CancellationToken::new();
-        let plan = state.create_physical_plan(&plan).await.and_then(|plan| interruptible(plan, &stop));
-        let plan = plan.map_err(|e| errors::execution(&e, &findings))?;
+        let ready = plans::ready(plan, self.template.config_options());
+        let plan = ready.and_then(|plan| interruptible(plan, &stop)).map_err(|e| errors::execution(&e, &findings))?;
+        let pins = Pins::of(&tables, false);
         Ok(Planned { plan, paging: None, tables, pins, findings, stop })
     }
 
@@ -330,7 +349,8 @@ impl Engine {
         if sequential {
             state.config_mut().options_mut().execution.target_partitions = 1;
         }
-        let plan = state.create_physical_plan(&plan).await.map_err(|e| errors::execution(&e, &findings))?;
+        let plan = state.create_physical_plan(&plan).await.and_then(|plan| plans::ready(&plan, state.config_options()));
+        let plan = plan.map_err(|e| errors::execution(&e, &findings))?;
         Ok(Planned { plan, paging: Some(paging), tables: vec![table], pins, findings, stop: CancellationToken::new() })
     }
 
@@ -416,6 +436,7 @@ fn template(limits: &Limits) -> SessionState {
         .with_config(config)
         .with_default_features()
         .with_analyzer_rule(Arc::new(CheckArithmetic))
+        .with_physical_optimizer_rules(plans::rules())
         .build();
     functions::restrict(state)
 }

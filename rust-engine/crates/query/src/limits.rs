@@ -10,6 +10,8 @@ pub struct Limits {
     pub memory: usize,
     /// How much of it decoded columns may take while queries leave it, in bytes; 0 keeps none.
     pub hot_bytes: usize,
+    /// How much disk space text files may take that were decoded and did not stay in memory, in bytes.
+    pub hot_spill_bytes: u64,
     /// The memory of one query, in bytes.
     pub query_memory: usize,
     /// Where queries spill.

@@ -73,13 +73,14 @@ impl MemoryPool for QueryPool {
 #[cfg(test)]
 mod tests {
     use datafusion::execution::memory_pool::GreedyMemoryPool;
+    use quern_sources::spill::Spills;
 
     use super::*;
 
     #[test]
     fn both_bounds_hold_and_everything_is_given_back() {
         let all: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(150));
-        let hot = Arc::new(HotColumns::new(0, &all));
+        let hot = Arc::new(HotColumns::new(0, &all, Spills::new(None, 0)));
         let pool = |size| Arc::new(QueryPool::new(size, Arc::clone(&all), Arc::clone(&hot))) as Arc<dyn MemoryPool>;
         let (first, second) = (pool(100), pool(100));
         let one = MemoryConsumer::new("one").register(&first);

@@ -9,8 +9,10 @@ use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use object_store::ObjectStore;
+use quern_sources::Caches;
 use quern_sources::hot::HotColumns;
-use quern_sources::provider::Caches;
+use quern_sources::scratch::Scratch;
+use quern_sources::spill::Spills;
 use url::Url;
 
 use crate::limits::Limits;
@@ -26,22 +28,26 @@ pub(crate) struct SharedRuntime {
     disk: Arc<DiskManager>,
     manager: Arc<CacheManager>,
     caches: Caches,
+    /// Goes last: what lies in it is in use until then.
+    _scratch: Arc<Scratch>,
 }
 
 impl SharedRuntime {
     pub(crate) fn new(limits: &Limits) -> Result<Self> {
+        let scratch = Arc::new(Scratch::open(&limits.spill_dir)?);
         let disk = DiskManagerBuilder::default()
-            .with_mode(DiskManagerMode::Directories(vec![limits.spill_dir.clone()]))
+            .with_mode(DiskManagerMode::Directories(vec![scratch.path().to_owned()]))
             .with_max_temp_directory_size(limits.spill_bytes)
             .build()?;
         let config =
             CacheManagerConfig::default().with_metadata_cache_limit(FOOTER_CACHE_BYTES).with_list_files_cache_limit(0);
         let manager = CacheManager::try_new(&config)?;
         let memory: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(limits.memory));
-        let hot = Arc::new(HotColumns::new(limits.hot_bytes.min(limits.memory), &memory));
+        let spills = Spills::new(Some(Arc::clone(&scratch)), limits.hot_spill_bytes);
+        let hot = Arc::new(HotColumns::new(limits.hot_bytes.min(limits.memory), &memory, spills));
         let caches = Caches { footers: manager.get_file_metadata_cache(), hot };
         let query_memory = limits.query_memory.min(limits.memory);
-        Ok(Self { memory, query_memory, disk: Arc::new(disk), manager, caches })
+        Ok(Self { memory, query_memory, disk: Arc::new(disk), manager, caches, _scratch: scratch })
     }
 
     /// What inspection and scans leave for later ones.

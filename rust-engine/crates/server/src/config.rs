@@ -31,6 +31,10 @@ pub(crate) struct Config {
     #[arg(long, env = "QUERN_HOT_BYTES", value_parser = bytes)]
     pub(crate) hot_bytes: Option<u64>,
 
+    /// How much disk space text files may take that were decoded and whose columns did not stay in memory; `0` for none.
+    #[arg(long, env = "QUERN_HOT_SPILL_BYTES", value_parser = bytes, default_value = "10GiB")]
+    pub(crate) hot_spill_bytes: u64,
+
     /// Memory of one query; half of `--memory` by default.
     #[arg(long, env = "QUERN_QUERY_MEMORY", value_parser = bytes)]
     pub(crate) query_memory: Option<u64>,
@@ -87,6 +91,7 @@ impl Config {
         Limits {
             memory,
             hot_bytes: self.hot_bytes.map_or_else(|| to_usize(machine_memory() / 4).min(memory / 2), to_usize),
+            hot_spill_bytes: self.hot_spill_bytes,
             query_memory: self.query_memory.map_or(memory / 2, to_usize),
             spill_dir: self.spill_dir.clone().unwrap_or_else(std::env::temp_dir),
             spill_bytes: self.spill_bytes,

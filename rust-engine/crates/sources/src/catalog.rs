@@ -14,7 +14,7 @@ use quern_core::{EngineError, Reason, TableSnapshot};
 
 use crate::inspect::Inspector;
 use crate::listing::settle::TICK;
-use crate::listing::{self, FileSystems, ListedTable, Listing};
+use crate::listing::{self, FileSystems, ListedFile, ListedTable, Listing, Witness, identity};
 use crate::table::Table;
 use crate::watch::Watcher;
 
@@ -35,6 +35,22 @@ pub struct Catalog {
     systems: Arc<FileSystems>,
     inspector: Inspector,
     united: Cache<String, Result<Arc<Table>, EngineError>>,
+    seen: Cache<String, Arc<Seen>>,
+}
+
+/// A table as the last listing had it, and the source folders then.
+#[derive(Debug)]
+struct Seen {
+    table: Arc<Table>,
+    roots: Arc<[Witness]>,
+}
+
+impl Seen {
+    /// Whether a listing would give the same table now.
+    fn holds(&self) -> bool {
+        let file = |file: &ListedFile| std::fs::metadata(&file.path).is_ok_and(|m| identity(&m) == file.identity);
+        self.roots.iter().all(Witness::holds) && self.table.files.iter().all(|(listed, _)| file(listed))
+    }
 }
 
 /// A table as the catalogue describes it.
@@ -74,6 +90,7 @@ impl Catalog {
             systems,
             inspector: Inspector::new(footers, parallel),
             united: Cache::new(REMEMBERED),
+            seen: Cache::new(REMEMBERED),
         }
     }
 
@@ -148,7 +165,11 @@ impl Catalog {
         if names.is_empty() {
             return Ok(Vec::new());
         }
+        if let Some(same) = self.glance(&names) {
+            return Ok(same);
+        }
         let mut listing = self.list_settled(&names).await?;
+        let roots: Option<Arc<[Witness]>> = listing.roots.take().map(Into::into);
         let mut listed = Vec::with_capacity(names.len());
         for name in names {
             match listing.tables.remove(&name) {
@@ -158,12 +179,24 @@ impl Catalog {
             }
         }
         let united = join_all(listed.iter().map(|table| self.unite(table))).await;
-        listed
+        let tables = listed.iter().zip(united).map(|(listed, united)| {
+            let changed = |e: &EngineError| e.reason == Reason::SnapshotChanged;
+            let table = united.map_err(|e| if changed(&e) { e } else { broken(&listed.name, &e) })?;
+            if let (true, true, Some(roots)) = (listed.lone, listed.settled(), &roots) {
+                let seen = Seen { table: Arc::clone(&table), roots: Arc::clone(roots) };
+                self.seen.insert(listed.name.clone(), Arc::new(seen));
+            }
+            Ok(table)
+        });
+        tables.collect()
+    }
+
+    /// The tables as the last listing had them, where a look at their files and the source folders shows that another one
+    /// would have them the same. Only what lies on local file systems is looked at so, which takes some microseconds.
+    fn glance(&self, names: &BTreeSet<String>) -> Option<Vec<Arc<Table>>> {
+        names
             .iter()
-            .zip(united)
-            .map(|(table, united)| {
-                united.map_err(|e| if e.reason == Reason::SnapshotChanged { e } else { broken(&table.name, &e) })
-            })
+            .map(|name| self.seen.get(name).filter(|seen| seen.holds()).map(|seen| Arc::clone(&seen.table)))
             .collect()
     }
 

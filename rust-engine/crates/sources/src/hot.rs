@@ -22,6 +22,7 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReser
 use indexmap::IndexMap;
 use tokio::sync::Semaphore;
 
+use crate::spill::Spills;
 use sketch::Sketch;
 
 /// Rows of a block: those of a batch.
@@ -86,6 +87,8 @@ pub struct HotCounts {
     pub misses: u64,
     /// Chunks that made room for others, or for queries.
     pub evictions: u64,
+    /// Bytes on disk, of text files that did not stay in memory.
+    pub spilled: u64,
 }
 
 /// The cache of all tables' hot columns.
@@ -100,6 +103,8 @@ pub struct HotColumns {
     evictions: AtomicU64,
     /// Lets one scan that was cut off go on for the cache's sake.
     completions: Arc<Semaphore>,
+    /// Where text goes whose columns do not stay.
+    spills: Arc<Spills>,
 }
 
 #[derive(Debug)]
@@ -160,7 +165,7 @@ fn hash(key: &ChunkKey) -> u64 {
 
 impl HotColumns {
     /// A cache of at most `capacity` bytes, taken from `memory`; 0 bytes keep nothing.
-    pub fn new(capacity: usize, memory: &Arc<dyn MemoryPool>) -> Self {
+    pub fn new(capacity: usize, memory: &Arc<dyn MemoryPool>, spills: Spills) -> Self {
         Self {
             capacity,
             memory: MemoryConsumer::new("hot columns").register(memory),
@@ -174,6 +179,7 @@ impl HotColumns {
             misses: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             completions: Arc::new(Semaphore::new(1)),
+            spills: Arc::new(spills),
         }
     }
 
@@ -288,6 +294,11 @@ impl HotColumns {
         Arc::clone(&self.completions)
     }
 
+    /// Text files that were written as Parquet.
+    pub(crate) fn spills(&self) -> &Arc<Spills> {
+        &self.spills
+    }
+
     /// What it holds, and has done.
     pub fn counts(&self) -> HotCounts {
         HotCounts {
@@ -296,6 +307,7 @@ impl HotColumns {
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             evictions: self.evictions.load(Ordering::Relaxed),
+            spilled: self.spills.bytes(),
         }
     }
 }

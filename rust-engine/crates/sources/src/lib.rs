@@ -9,6 +9,8 @@ pub mod hot;
 pub mod inspect;
 pub mod listing;
 pub mod provider;
+pub mod scratch;
+pub mod spill;
 pub mod store;
 pub mod table;
 pub mod text;
@@ -19,7 +21,7 @@ mod decode;
 mod scan;
 
 pub use catalog::{Catalog, TableDescription, TableState};
-pub use scan::Positions;
+pub use scan::{Caches, Positions};
 pub use store::{PinnedStore, SnapshotChanged};
 pub use table::Table;
 pub use watch::Watcher;

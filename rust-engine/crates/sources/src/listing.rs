@@ -31,6 +31,8 @@ pub struct Listing {
     pub passed_over: Vec<(String, String)>,
     /// Whether something listed can change without inotify telling.
     pub unwatchable: bool,
+    /// The source folders as they were just before they were listed, where a change after that would surely show.
+    pub(crate) roots: Option<Vec<Witness>>,
 }
 
 /// A table as a set of files, not yet opened.
@@ -40,6 +42,9 @@ pub struct ListedTable {
     pub name: String,
     /// The files, ordered by their path.
     pub files: Vec<Arc<ListedFile>>,
+    /// Whether it stays the same table as long as its one file and the source folders do: nothing else has, or can come to
+    /// have, its name without a change in those.
+    pub(crate) lone: bool,
 }
 
 impl ListedTable {
@@ -64,6 +69,27 @@ impl ListedTable {
     }
 }
 
+/// A source folder at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Witness {
+    path: PathBuf,
+    identity: String,
+}
+
+impl Witness {
+    /// The folder as it is now; nothing where a change might not show.
+    fn of(path: &Path, systems: &FileSystems) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        let sure = systems.watchable(&metadata) && systems.settled(&metadata, std::time::SystemTime::now());
+        sure.then(|| Self { path: path.to_owned(), identity: identity(&metadata) })
+    }
+
+    /// Whether it is still the same. Blocking, on a local file system.
+    pub(crate) fn holds(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|metadata| identity(&metadata) == self.identity)
+    }
+}
+
 /// Lists the sources. Blocking: call it off the async threads.
 ///
 /// With `wanted`, folders whose name is not among them are not walked; their tables are left out.
@@ -75,27 +101,33 @@ pub fn list(
     let mut listing = Listing::default();
     let mut notes = Notes::new(systems);
     let mut by_name: BTreeMap<String, Vec<RootEntry>> = BTreeMap::new();
+    listing.roots = roots.iter().map(|root| Witness::of(root, systems)).collect();
     for root in roots {
         for entry in walk::root_entries(root, &mut notes)? {
             by_name.entry(entry.base_name.clone()).or_default().push(entry);
         }
     }
+    let bases: BTreeSet<String> = by_name.keys().chain(&notes.budding).cloned().collect();
     let mut named: BTreeMap<String, Vec<RootEntry>> = BTreeMap::new();
     for (base, entries) in by_name {
         // All or none of those that share a name: whether one is alone decides what it is called.
         if !entries.iter().any(|e| is_wanted(e, &base, wanted)) {
             continue;
         }
+        let total = entries.len();
         let candidates: Vec<RootEntry> = entries.into_iter().filter_map(|e| walk::expand(e, &mut notes)).collect();
         if candidates.len() > 1 {
             let names: BTreeSet<String> = candidates.iter().map(|e| format!("{base}_{}", e.suffix)).collect();
             listing.ambiguous.insert(base.clone(), names.into_iter().collect());
             for entry in candidates {
-                named.entry(format!("{base}_{}", entry.suffix)).or_default().push(entry);
+                let name = format!("{base}_{}", entry.suffix);
+                named.entry(name).or_default().push(RootEntry { plain: false, ..entry });
             }
         } else {
+            let alone = total == 1 && !notes.budding.contains(&base) && !may_be_claimed(&base, &bases);
             for entry in candidates {
-                named.entry(base.clone()).or_default().push(entry);
+                let plain = entry.plain && alone;
+                named.entry(base.clone()).or_default().push(RootEntry { plain, ..entry });
             }
         }
     }
@@ -112,6 +144,11 @@ pub fn list(
     Ok(listing)
 }
 
+/// Whether files of another name could come to be called so: `a_json`, where there is an `a`.
+fn may_be_claimed(name: &str, bases: &BTreeSet<String>) -> bool {
+    name.match_indices('_').any(|(at, _)| bases.contains(&name[..at]))
+}
+
 fn is_wanted(entry: &RootEntry, base: &str, wanted: Option<&BTreeSet<String>>) -> bool {
     wanted.is_none_or(|names| names.contains(base) || names.contains(&format!("{base}_{}", entry.suffix)))
 }
@@ -119,7 +156,8 @@ fn is_wanted(entry: &RootEntry, base: &str, wanted: Option<&BTreeSet<String>>) -
 fn to_table(name: &str, entry: RootEntry) -> Result<ListedTable, EngineError> {
     match entry.kind {
         RootEntryKind::Files(files) => {
-            Ok(ListedTable { name: name.to_owned(), files: files.into_iter().map(Arc::new).collect() })
+            let files = files.into_iter().map(Arc::new).collect();
+            Ok(ListedTable { name: name.to_owned(), files, lone: entry.plain })
         }
         RootEntryKind::Unreadable(error) => Err(error),
         RootEntryKind::Folder(path) => Err(EngineError::internal(format!("folder `{}` was not walked", shown(&path)))),

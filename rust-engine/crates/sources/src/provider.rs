@@ -7,27 +7,15 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{Result, Statistics};
 use datafusion::datasource::TableType;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::source::DataSourceExec;
-use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 
-use crate::hot::HotColumns;
 use crate::inspect::FileInfo;
-use crate::scan::{Positions, Scan, Source};
+use crate::scan::{Caches, Positions, Scan, Source};
 use crate::store::PinnedStore;
 use crate::table::Table;
-
-/// What all scans share: what was learned of files, and what is kept of them.
-#[derive(Clone, Debug)]
-pub struct Caches {
-    /// The footers of Parquet files.
-    pub footers: Arc<FileMetadataCache>,
-    /// Decoded columns.
-    pub hot: Arc<HotColumns>,
-}
 
 /// A [`Table`] as DataFusion sees it.
 #[derive(Debug)]
@@ -39,9 +27,7 @@ impl SnapshotProvider {
     /// A provider of the table's one snapshot, whose files are in `store`. With positions it has two columns more, after
     /// all others, and a scan by one partition gives the rows in their order.
     pub fn new(table: Arc<Table>, store: Arc<PinnedStore>, caches: &Caches, positions: Option<Positions>) -> Self {
-        let readers = CachedParquetFileReaderFactory::new(Arc::clone(&store) as _, Arc::clone(&caches.footers));
-        let source = Source::new(table, store, Arc::new(readers), Arc::clone(&caches.hot), positions);
-        Self { source: Arc::new(source) }
+        Self { source: Arc::new(Source::new(table, store, caches.clone(), positions)) }
     }
 
     /// A file's statistics in the order and types of the table's columns.

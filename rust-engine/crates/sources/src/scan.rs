@@ -25,8 +25,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, Statistics};
 use datafusion::config::ConfigOptions;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::source::{DataSource, OpenArgs};
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::utils::reassign_expr_columns;
@@ -36,7 +36,6 @@ use datafusion::physical_plan::coop::cooperative;
 use datafusion::physical_plan::execution_plan::SchedulingType;
 use datafusion::physical_plan::expressions::Column;
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
-use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 
@@ -65,13 +64,21 @@ impl Positions {
     }
 }
 
+/// What all scans share: what was learned of files, and what is kept of them.
+#[derive(Clone, Debug)]
+pub struct Caches {
+    /// The footers of Parquet files.
+    pub footers: Arc<FileMetadataCache>,
+    /// Decoded columns.
+    pub hot: Arc<HotColumns>,
+}
+
 /// What is scanned.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) table: Arc<Table>,
     pub(crate) store: Arc<PinnedStore>,
-    pub(crate) footers: Arc<CachedParquetFileReaderFactory>,
-    pub(crate) hot: Arc<HotColumns>,
+    pub(crate) caches: Caches,
     pub(crate) positions: Option<Positions>,
     /// The files' columns, then those of partitions, then the positions.
     pub(crate) schema: SchemaRef,
@@ -81,14 +88,13 @@ impl Source {
     pub(crate) fn new(
         table: Arc<Table>,
         store: Arc<PinnedStore>,
-        footers: Arc<CachedParquetFileReaderFactory>,
-        hot: Arc<HotColumns>,
+        caches: Caches,
         positions: Option<Positions>,
     ) -> Self {
         let all = table.schema();
         let fields = all.fields().iter().cloned().chain(positions.iter().flat_map(Positions::fields));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Self { table, store, footers, hot, positions, schema }
+        Self { table, store, caches, positions, schema }
     }
 }
 
@@ -105,7 +111,6 @@ pub(crate) struct Scan {
     partitions: usize,
     /// Of the unfiltered table.
     statistics: Arc<Statistics>,
-    metrics: ExecutionPlanMetricsSet,
 }
 
 impl Scan {
@@ -129,7 +134,6 @@ impl Scan {
             fetch,
             partitions: partitions.min(most).max(1),
             statistics: Arc::new(statistics),
-            metrics: ExecutionPlanMetricsSet::new(),
         })
     }
 }
@@ -146,7 +150,7 @@ impl DataSource for Scan {
     fn open_with_args(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
         let shared = args.sibling_state.and_then(|state| Arc::downcast::<Work>(state).ok());
         let work = shared.unwrap_or_else(|| Arc::new(Work::new(self)));
-        let reader = Reader::new(self, work, args.partition)?;
+        let reader = Reader::new(self, work)?;
         let batches = futures::stream::try_unfold(Box::new(reader), |mut reader| async move {
             Ok(reader.next().await?.map(|batch| (batch, reader)))
         });
@@ -202,10 +206,6 @@ impl DataSource for Scan {
 
     fn fetch(&self) -> Option<usize> {
         self.fetch
-    }
-
-    fn metrics(&self) -> ExecutionPlanMetricsSet {
-        self.metrics.clone()
     }
 
     /// Takes over a projection that only chooses and names columns.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use datafusion::datasource::physical_plan::parquet::transform_schema_to_view;
 use quern_core::{EngineError, Reason};
 
 use crate::inspect::FileInfo;
@@ -54,11 +55,10 @@ impl Table {
                 format!("`{}` is both a column of the files and a `{}=…` folder", field.name(), field.name()),
             ));
         }
-        let mut schema = widen::finalize(&Schema::new(fields));
+        let schema = widen::finalize(&Schema::new(fields));
         refuse_uncastable(&files, &schema)?;
-        if files.iter().all(|(f, _)| f.format == FileFormat::Parquet) {
-            schema = datafusion::datasource::physical_plan::parquet::transform_schema_to_view(&schema);
-        }
+        // Views are what comparisons, groups and joins are fastest on, and what a filter need not copy.
+        let schema = transform_schema_to_view(&schema);
         Ok(Self { name: listed.name.clone(), snapshot, file_schema: Arc::new(schema), partition_fields, files })
     }
 

@@ -4,6 +4,7 @@ use arrow::array::{ArrayRef, Int64Array};
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
 
 use super::*;
+use crate::spill::Spills;
 
 fn values(from: i64) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(from..from + BLOCK_ROWS as i64))
@@ -31,7 +32,7 @@ fn pool(bytes: usize) -> Arc<dyn MemoryPool> {
 #[test]
 fn what_is_kept_is_counted_and_bounded() {
     let memory = pool(usize::MAX);
-    let hot = HotColumns::new(10 * BLOCK_BYTES + 5_000, &memory);
+    let hot = HotColumns::new(10 * BLOCK_BYTES + 5_000, &memory, Spills::new(None, 0));
     for segment in 0..50 {
         put(&hot, key(1, segment));
     }
@@ -44,7 +45,7 @@ fn what_is_kept_is_counted_and_bounded() {
 
 #[test]
 fn what_is_asked_for_often_stays_while_a_scan_passes() {
-    let hot = HotColumns::new(10 * BLOCK_BYTES + 5_000, &pool(usize::MAX));
+    let hot = HotColumns::new(10 * BLOCK_BYTES + 5_000, &pool(usize::MAX), Spills::new(None, 0));
     let favourites: Vec<ChunkKey> = (0..8).map(|segment| key(1, segment)).collect();
     for _ in 0..3 {
         for favourite in &favourites {
@@ -71,7 +72,7 @@ fn what_is_asked_for_often_stays_while_a_scan_passes() {
 
 #[test]
 fn what_is_dear_to_decode_is_worth_more() {
-    let hot = HotColumns::new(BLOCK_BYTES + 5_000, &pool(usize::MAX));
+    let hot = HotColumns::new(BLOCK_BYTES + 5_000, &pool(usize::MAX), Spills::new(None, 0));
     let (cheap, dear) = (key(1, 0), key(2, 0));
     assert!(!ask(&hot, cheap) && put(&hot, cheap));
     assert!(!ask(&hot, dear));
@@ -84,7 +85,7 @@ fn what_is_dear_to_decode_is_worth_more() {
 #[test]
 fn queries_get_the_memory_back() {
     let memory = pool(12 * BLOCK_BYTES);
-    let hot = HotColumns::new(usize::MAX, &memory);
+    let hot = HotColumns::new(usize::MAX, &memory, Spills::new(None, 0));
     for segment in 0..10 {
         assert!(put(&hot, key(1, segment)));
     }
@@ -99,7 +100,7 @@ fn queries_get_the_memory_back() {
 
 #[test]
 fn a_chunk_that_went_takes_no_more_blocks() {
-    let hot = HotColumns::new(usize::MAX, &pool(usize::MAX));
+    let hot = HotColumns::new(usize::MAX, &pool(usize::MAX), Spills::new(None, 0));
     let chunk = hot.begin(key(1, 0), 2, 2 * BLOCK_BYTES, 1).expect("there is room");
     assert!(hot.fill(key(1, 0), &chunk, 0, &values(0)));
     assert!(hot.fill(key(1, 0), &chunk, 0, &values(0)), "twice the same is no failure");
@@ -111,6 +112,6 @@ fn a_chunk_that_went_takes_no_more_blocks() {
 
 #[test]
 fn nothing_is_kept_without_bytes() {
-    let hot = HotColumns::new(0, &pool(usize::MAX));
+    let hot = HotColumns::new(0, &pool(usize::MAX), Spills::new(None, 0));
     assert!(!hot.enabled() && !put(&hot, key(1, 0)));
 }

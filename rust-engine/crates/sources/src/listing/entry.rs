@@ -124,6 +124,31 @@ impl ListedFile {
     }
 }
 
+impl ListedFile {
+    /// Whether it is text, which is dear to decode.
+    pub(crate) fn is_text(&self) -> bool {
+        !matches!(self.format, FileFormat::Parquet | FileFormat::Arrow)
+    }
+
+    /// A Parquet file that this process has written for itself and that nobody writes to any more.
+    pub(crate) fn spilled(path: PathBuf, metadata: &Metadata) -> Self {
+        let identity = identity(metadata);
+        Self {
+            shown: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            path,
+            size: metadata.len(),
+            modified: metadata.modified().map(DateTime::from).unwrap_or_default(),
+            etag: identity.clone(),
+            identity,
+            settled: true,
+            format: FileFormat::Parquet,
+            extension: "parquet",
+            compression: Compression::None,
+            partitions: Vec::new(),
+        }
+    }
+}
+
 /// The identity of an open or listed file. Any write, rename-over or recreation changes it: the inode's change time
 /// can't be set by programs, unlike the modification time.
 pub(crate) fn identity(metadata: &Metadata) -> String {

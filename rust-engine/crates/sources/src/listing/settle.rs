@@ -55,7 +55,7 @@ impl FileSystems {
     }
 
     /// Whether a change after `now`, when `metadata` was taken, would surely show.
-    pub(super) fn settled(&self, metadata: &Metadata, now: SystemTime) -> bool {
+    pub(crate) fn settled(&self, metadata: &Metadata, now: SystemTime) -> bool {
         if self.fine.contains(&metadata.dev()) {
             return true;
         }

@@ -95,3 +95,30 @@ fn snapshot_follows_content_names_and_nothing_else() {
     fs::rename(dir.path().join("new"), dir.path().join("t/a.csv")).expect("can rename");
     assert_ne!(first, id(), "same size, renamed over");
 }
+
+#[test]
+fn a_lone_table_is_one_that_only_its_file_and_the_folder_can_change() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    for name in ["alone.csv", "two.csv", "two.json", "bud.csv", "a.csv", "a_b.csv", "folder/x.csv", "linked.csv"] {
+        write(dir.path(), name, "x");
+    }
+    write(dir.path(), "bud.json", "");
+    symlink(dir.path().join("alone.csv"), dir.path().join("link.csv")).expect("links");
+    fs::hard_link(dir.path().join("linked.csv"), dir.path().join(".other")).expect("links");
+    let listing = listed(dir.path());
+    let lone = listing.tables.iter().filter(|(_, table)| table.as_ref().is_ok_and(|table| table.lone));
+    assert_eq!(lone.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "alone"]);
+}
+
+#[test]
+fn a_folder_is_witnessed_until_something_comes_or_goes() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    write(dir.path(), "a.csv", "x");
+    std::thread::sleep(settle::TICK * 2);
+    let roots = listed(dir.path()).roots.expect("a local folder that has settled");
+    assert!(roots.iter().all(Witness::holds));
+    write(dir.path(), "a.csv", "other");
+    assert!(roots.iter().all(Witness::holds), "the folder is the same, the file is not");
+    write(dir.path(), "b.csv", "x");
+    assert!(!roots.iter().all(Witness::holds));
+}

@@ -23,6 +23,8 @@ pub(super) struct RootEntry {
     pub(super) suffix: String,
     pub(super) shown: String,
     pub(super) kind: RootEntryKind,
+    /// Whether whatever becomes of it shows in its own identity: it is a file with one name on a local file system.
+    pub(super) plain: bool,
 }
 
 pub(super) enum RootEntryKind {
@@ -40,20 +42,25 @@ pub(super) struct Notes<'a> {
     /// Whether something can change without a change in the folders walked: symbolic and hard links, and file systems
     /// that others may write to.
     pub(super) unwatchable: bool,
+    /// The names of tables that there will be when empty files are filled.
+    pub(super) budding: HashSet<String>,
 }
 
 impl<'a> Notes<'a> {
     pub(super) fn new(systems: &'a FileSystems) -> Self {
-        Self { systems, passed_over: Vec::new(), unwatchable: false }
+        Self { systems, passed_over: Vec::new(), unwatchable: false, budding: HashSet::new() }
     }
 
     fn pass(&mut self, what: String, why: &str) {
         self.passed_over.push((what, why.to_owned()));
     }
 
-    fn look_at(&mut self, child: &Child, metadata: &Metadata) {
+    /// Returns whether a change of what was looked at can't go unnoticed.
+    fn look_at(&mut self, child: &Child, metadata: &Metadata) -> bool {
         let linked = child.is_link || (metadata.is_file() && metadata.nlink() > 1);
-        self.unwatchable |= linked || !self.systems.watchable(metadata);
+        let watchable = !linked && self.systems.watchable(metadata);
+        self.unwatchable |= !watchable;
+        watchable
     }
 }
 
@@ -81,21 +88,24 @@ pub(super) fn root_entries(root: &Path, notes: &mut Notes<'_>) -> Result<Vec<Roo
                         suffix: parsed.suffix,
                         kind: RootEntryKind::Unreadable(unreadable(&name, &e)),
                         shown: name,
+                        plain: false,
                     });
                 }
                 continue;
             }
         };
-        notes.look_at(&child, &metadata);
+        let watchable = notes.look_at(&child, &metadata);
         if metadata.is_dir() {
             entries.push(RootEntry {
                 base_name: table_name(&name),
                 suffix: "folder".to_owned(),
                 kind: RootEntryKind::Folder(path),
                 shown: name,
+                plain: false,
             });
         } else if let (true, Some(parsed)) = (metadata.is_file(), parsed) {
             if metadata.len() == 0 {
+                notes.budding.insert(table_name(parsed.stem));
                 notes.pass(name, "the file is empty");
                 continue;
             }
@@ -105,6 +115,7 @@ pub(super) fn root_entries(root: &Path, notes: &mut Notes<'_>) -> Result<Vec<Roo
                 suffix: parsed.suffix.clone(),
                 kind: RootEntryKind::Files(vec![file]),
                 shown: name,
+                plain: watchable,
             });
         }
     }

@@ -5,14 +5,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
+use arrow::datatypes::Schema;
 use datafusion::common::{Result, internal_err};
 use tokio::runtime::Handle;
 
-use super::file::Kind;
+use super::file::{Kind, spill_key};
 use super::fill::Filler;
 use super::parquet::ColdGroup;
 use super::reader::{Piece, Plan};
-use super::stream::ColdStream;
+use super::stream::{ColdStream, spill};
 use super::work::{Group, Run, block_in_segment};
 use crate::hot::{BLOCK_ROWS, Chunk, SEGMENT_ROWS};
 
@@ -68,13 +69,15 @@ impl ColdRun {
         };
         let decoding = match &file.kind {
             Kind::Parquet(parquet) => {
-                Decoding::Group(Box::new(ColdGroup::new(plan, &file, parquet, group.number, &coming, &missing)?))
+                Decoding::Group(Box::new(ColdGroup::new(&file, parquet, group.number, &coming, &missing)?))
             }
             Kind::Stream(decoding) => {
-                Decoding::Stream(Box::new(ColdStream::new(&plan.source, &file, decoding, &missing).await?))
+                let fields = missing.iter().map(|read| Arc::clone(&file.reads[*read].field)).collect::<Vec<_>>();
+                let columns = Arc::new(Schema::new(fields));
+                Decoding::Stream(Box::new(ColdStream::new(&plan.source, decoding, columns).await?))
             }
         };
-        let filler = Filler::new(&plan.source.hot, &group, &missing);
+        let filler = Filler::new(&plan.source.caches.hot, &group, &missing);
         let (plan, coming) = (Arc::clone(plan), coming.into());
         Ok(Self { plan, group, coming, start: rows.start, columns, decoding, batch: None, filler })
     }
@@ -82,7 +85,10 @@ impl ColdRun {
     /// The next rows, all of one block.
     pub(super) async fn next(&mut self) -> Result<Option<Piece>> {
         loop {
-            let Some(range) = self.coming.front().cloned() else { return Ok(None) };
+            let Some(range) = self.coming.front().cloned() else {
+                self.spill();
+                return Ok(None);
+            };
             let (arrays, at, rows) = match self.batch.take() {
                 Some(batch) => batch,
                 None => match self.decode().await? {
@@ -120,7 +126,9 @@ impl ColdRun {
                         (arrays, rows)
                     })
                 }
-                Decoding::Stream(stream) => stream.next().await?,
+                Decoding::Stream(stream) => {
+                    stream.next().await?.map(|batch| (batch.columns().to_vec(), batch.num_rows()))
+                }
             };
             if decoded.as_ref().is_none_or(|(_, rows)| *rows > 0) {
                 return Ok(decoded);
@@ -148,9 +156,25 @@ impl ColdRun {
         });
         let arrays = arrays.collect::<Result<Vec<_>>>()?;
         let kept = self.columns.iter().filter(|column| matches!(column, Origin::Kept(..))).count();
-        self.plan.source.hot.count(kept, self.columns.len() - kept);
+        self.plan.source.caches.hot.count(kept, self.columns.len() - kept);
         let first_row = self.group.first_row + i64::try_from(from).unwrap_or(i64::MAX);
         Ok(Piece { file: Arc::clone(&self.group.file), first_row, rows: length, arrays })
+    }
+
+    /// Lets a text file that was decoded to its end be spilled, where it will have to be decoded again.
+    fn spill(&self) {
+        let (source, file) = (&self.plan.source, &self.group.file);
+        let Some((listed, info)) = source.table.files.get(file.number) else { return };
+        if !file.is_stream() || !listed.is_text() || !listed.settled || !source.caches.hot.enabled() {
+            return;
+        }
+        let key = spill_key(source, info);
+        let kept = self.filler.kept_all();
+        if let Ok(runtime) = Handle::try_current()
+            && let Some(permit) = source.caches.hot.spills().wants(key, listed.size, kept)
+        {
+            runtime.spawn(spill(Arc::clone(source), file.number, key, permit));
+        }
     }
 
     /// Decodes on in the background what front-to-back reading has yet to give, for the cache's sake, if nobody else does
@@ -159,10 +183,8 @@ impl ColdRun {
         if !self.group.file.is_stream() || self.coming.is_empty() || !self.filler.is_useful() {
             return;
         }
-        let (Ok(permit), Ok(runtime)) = (self.plan.source.hot.completions().try_acquire_owned(), Handle::try_current())
-        else {
-            return;
-        };
+        let completions = self.plan.source.caches.hot.completions();
+        let (Ok(permit), Ok(runtime)) = (completions.try_acquire_owned(), Handle::try_current()) else { return };
         runtime.spawn(async move {
             let _permit = permit;
             // A failure is told to whoever reads next.

@@ -1,22 +1,24 @@
 //! One file of a scan, opened: which of its columns are read, what the others are, and which of its rows are left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, new_null_array};
-use arrow::datatypes::FieldRef;
+use arrow::datatypes::{Field, FieldRef, Schema};
 use datafusion::common::{Result, ScalarValue};
 
 use super::parquet::ParquetFile;
-use super::prune;
 use super::reader::Plan;
 use super::work::Group;
+use super::{Source, prune};
 use crate::decode::FileDecoding;
 use crate::hot::{BLOCK_ROWS, SEGMENT_ROWS};
 use crate::inspect::FileInfo;
 use crate::listing::{FileFormat, ListedFile};
+use crate::spill::{SpillKey, Spilled};
+use crate::store::PinnedStore;
 use crate::table::NULL_PARTITION;
 
 /// What decoding a byte costs, in bytes of Parquet.
@@ -25,7 +27,12 @@ const STREAM_COST: u8 = 8;
 
 /// A file that was opened.
 pub(super) struct OpenFile {
+    /// Its number among the table's files.
+    pub(super) number: usize,
+    /// What is read: the file itself, or what it was spilled to.
     pub(super) listed: Arc<ListedFile>,
+    /// Keeps what it was spilled to.
+    _spilled: Option<Arc<Spilled>>,
     /// Names its content.
     pub(super) id: u64,
     /// The columns that are read of it.
@@ -112,19 +119,46 @@ pub(super) async fn open(plan: &Plan, number: usize) -> Result<Opened> {
         },
     };
     let (reads, slots) = columns(plan, info, &constants)?;
-    match listed.format {
+    let spilled = if listed.is_text() { source.caches.hot.spills().get(spill_key(source, info)) } else { None };
+    let listed = spilled.as_ref().map_or(listed, |spilled| &spilled.listed);
+    let (kind, groups) = match listed.format {
         FileFormat::Parquet => {
-            let (parquet, groups) = ParquetFile::open(plan, listed, predicate).await?;
-            let file = OpenFile { listed: Arc::clone(listed), id: info.id, reads, slots, kind: Kind::Parquet(parquet) };
-            Ok(place(Arc::new(file), groups, start))
+            let store = match &spilled {
+                Some(_) => Arc::new(PinnedStore::new([Arc::clone(listed)])),
+                None => Arc::clone(&source.store),
+            };
+            let (parquet, groups) = ParquetFile::open(plan, listed, store, predicate).await?;
+            (Kind::Parquet(parquet), groups)
         }
         FileFormat::Json | FileFormat::Csv | FileFormat::Tsv | FileFormat::Arrow => {
             let decoding = FileDecoding { file: Arc::clone(listed), layout: info.layout.clone() };
-            let kind = Kind::Stream(decoding);
-            let file = OpenFile { listed: Arc::clone(listed), id: info.id, reads, slots, kind };
-            Ok(place(Arc::new(file), vec![GroupRows { rows: info.rows, left: Left::All }], start))
+            (Kind::Stream(decoding), vec![GroupRows { rows: info.rows, left: Left::All }])
         }
+    };
+    let listed = Arc::clone(listed);
+    let file = OpenFile { number, listed, _spilled: spilled, id: info.id, reads, slots, kind };
+    Ok(place(Arc::new(file), groups, start))
+}
+
+/// Names what the file decodes to in this table.
+pub(super) fn spill_key(source: &Source, info: &FileInfo) -> SpillKey {
+    let mut hasher = DefaultHasher::new();
+    for field in whole(source, info).fields() {
+        hash_type(field, &mut hasher);
     }
+    SpillKey { file: info.id, kind: hasher.finish() }
+}
+
+/// All columns of a file, in its order, as the table has them.
+pub(super) fn whole(source: &Source, info: &FileInfo) -> Schema {
+    let table = &source.table.file_schema;
+    let fields = info.schema.fields().iter();
+    Schema::new(fields.map(|field| table.field_with_name(field.name()).unwrap_or(field).clone()).collect::<Vec<_>>())
+}
+
+fn hash_type(field: &Field, hasher: &mut DefaultHasher) {
+    field.data_type().hash(hasher);
+    field.metadata().iter().collect::<BTreeMap<_, _>>().hash(hasher);
 }
 
 /// A group of a file as statistics leave it.
@@ -192,8 +226,7 @@ fn columns(
             Slot::Constant(value.to_array_of_size(BLOCK_ROWS)?)
         } else if let Ok(column) = info.schema.index_of(field.name()) {
             let mut hasher = DefaultHasher::new();
-            field.data_type().hash(&mut hasher);
-            field.metadata().iter().collect::<std::collections::BTreeMap<_, _>>().hash(&mut hasher);
+            hash_type(field, &mut hasher);
             let column = u32::try_from(column).unwrap_or(u32::MAX);
             reads.push(ReadColumn { column, kind: hasher.finish(), field: Arc::clone(field) });
             Slot::Read(reads.len() - 1)

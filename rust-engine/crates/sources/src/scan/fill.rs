@@ -24,6 +24,8 @@ pub(super) struct Filler {
     /// The row that has to come next for the block to go on.
     next: u64,
     enabled: bool,
+    /// Whether something was refused.
+    refused: bool,
 }
 
 /// A column of a segment.
@@ -47,12 +49,18 @@ impl Filler {
             // What has not settled will never be asked for under the same name.
             enabled: hot.enabled() && group.file.listed.settled,
             group: group.clone(),
+            refused: false,
         }
     }
 
     /// Whether anything comes of it at the moment.
     pub(super) fn is_useful(&self) -> bool {
         self.enabled && !self.chunks.iter().all(|entry| matches!(entry, Entry::Refused))
+    }
+
+    /// Whether all that came was let in.
+    pub(super) fn kept_all(&self) -> bool {
+        self.enabled && !self.refused
     }
 
     /// Takes rows of one block, from `row` on, counted within the group. `whole` says that they are all that the arrays
@@ -110,6 +118,7 @@ impl Filler {
         {
             self.chunks[at] = Entry::Refused;
         }
+        self.refused |= matches!(self.chunks[at], Entry::Refused);
     }
 
     /// Asks whether a column of a segment may come in.

@@ -12,13 +12,15 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::{DataFusionError, Result, internal_datafusion_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{
-    BloomFilterStatistics, PagePruningAccessPlanFilter, ParquetAccessPlan, ParquetFileMetrics,
-    ParquetFileReaderFactory, RowGroupAccess, RowGroupAccessPlanFilter, apply_file_schema_type_coercions,
+    BloomFilterStatistics, CachedParquetFileReaderFactory, PagePruningAccessPlanFilter, ParquetAccessPlan,
+    ParquetFileMetrics, ParquetFileReaderFactory, RowGroupAccess, RowGroupAccessPlanFilter,
+    apply_file_schema_type_coercions,
 };
 use datafusion::physical_expr::DynamicFilterTracking;
 use datafusion::physical_expr_adapter::{DefaultPhysicalExprAdapterFactory, PhysicalExprAdapterFactory};
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::physical_plan::PhysicalExpr;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::StreamExt;
 
 use super::file::{GroupRows, Left, OpenFile};
@@ -26,13 +28,14 @@ use super::prune::simplify;
 use super::reader::Plan;
 use crate::hot::BLOCK_ROWS;
 use crate::listing::ListedFile;
-use crate::store::object_meta;
+use crate::store::{PinnedStore, object_meta};
 use crate::widen;
 
 type Stream = ParquetRecordBatchStream<Box<dyn AsyncFileReader>>;
 
 /// An open Parquet file.
 pub(super) struct ParquetFile {
+    readers: CachedParquetFileReaderFactory,
     metadata: ArrowReaderMetadata,
     metrics: ParquetFileMetrics,
     /// What statistics are asked anew, while conditions are still being found out.
@@ -46,28 +49,34 @@ struct Late {
     pruning: Option<Arc<PruningPredicate>>,
 }
 
-fn reader(plan: &Plan, listed: &ListedFile) -> Result<Box<dyn AsyncFileReader>> {
+fn reader(readers: &CachedParquetFileReaderFactory, listed: &ListedFile) -> Result<Box<dyn AsyncFileReader>> {
     let file = PartitionedFile::new_from_meta(object_meta(listed));
-    Ok(plan.source.footers.create_reader(plan.partition, file, None, &plan.metrics)?)
+    Ok(readers.create_reader(0, file, None, &ExecutionPlanMetricsSet::new())?)
 }
 
 impl ParquetFile {
-    /// Opens a file and asks its statistics, bloom filters and page index which rows may meet the predicate, which is
+    /// Opens a file in a store and asks its statistics, bloom filters and page index which rows may meet the predicate, which is
     /// over the source's columns.
     pub(super) async fn open(
         plan: &Plan,
         listed: &ListedFile,
+        store: Arc<PinnedStore>,
         predicate: Option<Arc<dyn PhysicalExpr>>,
     ) -> Result<(Box<Self>, Vec<GroupRows>)> {
-        let mut reader = reader(plan, listed)?;
+        let readers = CachedParquetFileReaderFactory::new(store, Arc::clone(&plan.source.caches.footers));
+        let mut reader = reader(&readers, listed)?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let mut metadata = ArrowReaderMetadata::load_async(&mut reader, options).await?;
         if let Some(schema) = apply_file_schema_type_coercions(&plan.source.table.file_schema, metadata.schema()) {
             let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
             metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options)?;
         }
-        let mut file =
-            Self { metadata, metrics: ParquetFileMetrics::new(plan.partition, "", &plan.metrics), late: None };
+        let mut file = Self {
+            readers,
+            metadata,
+            metrics: ParquetFileMetrics::new(0, "", &ExecutionPlanMetricsSet::new()),
+            late: None,
+        };
         let groups = match predicate {
             None => file.all(),
             Some(predicate) => {
@@ -227,7 +236,6 @@ impl ColdGroup {
     /// A reader of the columns `wanted`, which are places in [`OpenFile::reads`], for `rows` of the group, of which there
     /// is at least one.
     pub(super) fn new(
-        plan: &Plan,
         file: &OpenFile,
         parquet: &ParquetFile,
         group: usize,
@@ -245,11 +253,13 @@ impl ColdGroup {
         });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let mask = ProjectionMask::roots(parquet.metadata.parquet_schema(), sorted);
-        let mut builder =
-            ParquetRecordBatchStreamBuilder::new_with_metadata(reader(plan, &file.listed)?, parquet.metadata.clone())
-                .with_row_groups(vec![group])
-                .with_projection(mask)
-                .with_batch_size(BLOCK_ROWS);
+        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(
+            reader(&parquet.readers, &file.listed)?,
+            parquet.metadata.clone(),
+        )
+        .with_row_groups(vec![group])
+        .with_projection(mask)
+        .with_batch_size(BLOCK_ROWS);
         let all = u64::try_from(parquet.footer().row_group(group).num_rows()).unwrap_or_default();
         if rows != std::slice::from_ref(&(0..all)) {
             builder = builder.with_row_selection(selection(rows));

@@ -9,7 +9,6 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, internal_err};
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::PhysicalExpr;
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet};
 
 use super::cold::ColdRun;
 use super::condition::{Chosen, Condition};
@@ -28,10 +27,8 @@ pub(super) struct Plan {
     pub(super) schema: SchemaRef,
     /// The conditions that statistics may judge, over the source's columns.
     pub(super) predicate: Option<Arc<dyn PhysicalExpr>>,
-    /// How many readers there are, and which this one is.
+    /// How many readers there are.
     pub(super) readers: usize,
-    pub(super) partition: usize,
-    pub(super) metrics: ExecutionPlanMetricsSet,
 }
 
 /// Some rows of one block of a file.
@@ -60,11 +57,10 @@ pub(super) struct Reader {
     reading: Option<Reading>,
     small: BatchCoalescer,
     done: bool,
-    metrics: BaselineMetrics,
 }
 
 impl Reader {
-    pub(super) fn new(scan: &Scan, work: Arc<Work>, partition: usize) -> Result<Self> {
+    pub(super) fn new(scan: &Scan, work: Arc<Work>) -> Result<Self> {
         let source = Arc::clone(&scan.source);
         let projected = scan.projection.column_indices();
         let filtered = scan.filters.iter().flat_map(collect_columns).map(|column| column.index());
@@ -75,8 +71,7 @@ impl Reader {
         let output = output.map(|column| schema.index_of(column.name())).collect::<Result<Vec<_>, _>>()?;
         let condition = Condition::new(&scan.filters, &schema)?;
         let predicate = prune::judged(&scan.filters, &source);
-        let (readers, metrics) = (scan.partitions, scan.metrics.clone());
-        let plan = Plan { source, schema, predicate, readers, partition, metrics };
+        let plan = Plan { source, schema, predicate, readers: scan.partitions };
         let small =
             BatchCoalescer::new(Arc::clone(&scan.schema), BLOCK_ROWS).with_biggest_coalesce_batch_size(Some(LARGE));
         Ok(Self {
@@ -88,7 +83,6 @@ impl Reader {
             reading: None,
             small,
             done: false,
-            metrics: BaselineMetrics::new(&scan.metrics, partition),
         })
     }
 
@@ -96,7 +90,6 @@ impl Reader {
     pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             if let Some(batch) = self.small.next_completed_batch() {
-                self.metrics.record_output(batch.num_rows());
                 return Ok(Some(batch));
             }
             if self.done {
@@ -108,7 +101,6 @@ impl Reader {
                 continue;
             };
             if let Some(batch) = self.take(piece)? {
-                self.metrics.record_output(batch.num_rows());
                 return Ok(Some(batch));
             }
         }
@@ -225,7 +217,7 @@ fn hot_piece(plan: &Plan, run: &Run, at: &mut u64) -> Result<Option<Piece>> {
         let Some(arrays) = arrays.collect::<Option<Vec<ArrayRef>>>() else {
             return internal_err!("a hot column lacks a block that it had");
         };
-        plan.source.hot.count(arrays.len(), 0);
+        plan.source.caches.hot.count(arrays.len(), 0);
         let first_row = run.group.first_row + i64::try_from(start).unwrap_or(i64::MAX);
         return Ok(Some(Piece { file: Arc::clone(&run.group.file), first_row, rows, arrays }));
     }

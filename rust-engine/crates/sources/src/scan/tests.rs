@@ -15,7 +15,9 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 
 use super::*;
 use crate::hot::{BLOCK_ROWS, HotCounts};
-use crate::provider::{Caches, SnapshotProvider};
+use crate::provider::SnapshotProvider;
+use crate::scratch::Scratch;
+use crate::spill::Spills;
 use crate::{Catalog, PinnedStore};
 
 /// Rows of the test's table: some segments, and a block that is not full.
@@ -72,6 +74,7 @@ struct Fixture {
     catalog: Catalog,
     caches: Caches,
     memory: Arc<dyn MemoryPool>,
+    scratch: tempfile::TempDir,
     _folder: tempfile::TempDir,
 }
 
@@ -84,9 +87,11 @@ impl Fixture {
         let manager = CacheManager::try_new(&CacheManagerConfig::default()).expect("caches");
         let memory: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(1 << 30));
         let footers = manager.get_file_metadata_cache();
-        let caches = Caches { footers: Arc::clone(&footers), hot: Arc::new(HotColumns::new(hot, &memory)) };
+        let scratch = tempfile::tempdir().expect("a folder");
+        let spills = Spills::new(Some(Arc::new(Scratch::open(scratch.path()).expect("opens"))), 1 << 30);
+        let caches = Caches { footers: Arc::clone(&footers), hot: Arc::new(HotColumns::new(hot, &memory, spills)) };
         let catalog = Catalog::new(vec![folder.path().to_owned()], footers, 2);
-        Self { catalog, caches, memory, _folder: folder }
+        Self { catalog, caches, memory, scratch, _folder: folder }
     }
 
     async fn provider(&self, table: &str, positions: Option<Positions>) -> SnapshotProvider {
@@ -196,6 +201,52 @@ async fn limits_read_little() {
     let answer = hot.ask("text", 1, "SELECT sum(id) FROM t").await;
     assert!(answer.contains(&expected.to_string()), "{answer}");
     assert_eq!(hot.counts().misses, misses);
+}
+
+/// A text file that does not stay in memory is written as Parquet once, and read from there: with the same rows, by
+/// statistics, and without a trace when the process ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn text_that_does_not_stay_is_spilled() {
+    let hot = Fixture::new(1 << 20, |folder| write_json(&folder.join("text.json"), 300_000));
+    let never = Fixture::new(0, |folder| write_json(&folder.join("text.json"), 300_000));
+    let queries = [
+        "SELECT sum(id), sum(grp), max(txt), count(txt) FROM t",
+        "SELECT id, grp, txt FROM t WHERE id BETWEEN 131000 AND 131100 ORDER BY id",
+        "SELECT id FROM t WHERE grp = 7 ORDER BY id LIMIT 100",
+    ];
+    let expected = futures::future::join_all(queries.map(|sql| never.ask("text", 1, sql))).await;
+    for round in 0..2 {
+        for (sql, expected) in queries.iter().zip(&expected) {
+            assert_eq!(&hot.ask("text", 2, sql).await, expected, "{sql}");
+        }
+        for _ in 0..2_000 {
+            if round > 0 || hot.counts().spilled > 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(hot.counts().spilled > 0);
+    }
+    let before = hot.counts().misses;
+    hot.ask("text", 1, "SELECT min(txt) FROM t WHERE id BETWEEN 131072 AND 131100").await;
+    assert!(hot.counts().misses - before <= 4, "pages are excluded by their statistics");
+    assert_eq!(never.counts().spilled, 0);
+    let Fixture { caches, scratch, .. } = hot;
+    let count = || walk(scratch.path());
+    assert!(count() > 1);
+    drop(caches);
+    for _ in 0..200 {
+        if count() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(count(), 0);
+}
+
+fn walk(path: &Path) -> usize {
+    let children = std::fs::read_dir(path).map(|children| children.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    children.iter().map(|child| if child.path().is_dir() { 1 + walk(&child.path()) } else { 1 }).sum()
 }
 
 /// NaN is beyond all numbers for SQL, and statistics of files leave it out.

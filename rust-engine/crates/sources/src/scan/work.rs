@@ -171,7 +171,7 @@ impl Work {
     fn split(&self, group: Group, rows: &Range<u64>, plan: &Plan, others: bool) -> Run {
         let segment = rows.start / SEGMENT_ROWS as u64;
         let end_of = |segment: u64| ((segment + 1) * SEGMENT_ROWS as u64).min(rows.end);
-        let find = |segment: u64| plan.source.hot.lookup(group.keys(segment));
+        let find = |segment: u64| plan.source.caches.hot.lookup(group.keys(segment));
         let mut chunks = find(segment);
         let first = rows.start / BLOCK_ROWS as u64;
         let last = end_of(segment).div_ceil(BLOCK_ROWS as u64);
