@@ -45,6 +45,7 @@ const (
 	FieldsInvalid         Reason = "FIELDS_INVALID"
 	OrderInvalid          Reason = "ORDER_INVALID"
 	KeyInvalid            Reason = "KEY_INVALID"
+	TooManyKeys           Reason = "TOO_MANY_KEYS"
 	EngineUnavailable     Reason = "ENGINE_UNAVAILABLE"
 	DeadlineExceeded      Reason = "QUERY_TIMEOUT"
 	RequestCanceled       Reason = "CANCELLED"
@@ -95,6 +96,7 @@ var Table = []Entry{
 	{FieldsInvalid, codes.InvalidArgument, 0, "`fields` is not a list of columns; the message says where."},
 	{OrderInvalid, codes.InvalidArgument, 0, "`order_by` is not a list of columns, each with asc or desc or nothing; the engine uses the same reason for a column that has no order."},
 	{KeyInvalid, codes.InvalidArgument, 0, "A row's key can't be read; the engine uses the same reason for one that has not the key's columns or types."},
+	{TooManyKeys, codes.InvalidArgument, 0, "`keys` names more than 1000 rows."},
 	{EngineUnavailable, codes.Unavailable, 0, "The engine can't be reached; `Retry-After` says when to try again."},
 	{DeadlineExceeded, codes.DeadlineExceeded, 0, "The request ran past its timeout."},
 	{RequestCanceled, codes.Canceled, 0, "The caller went away."},

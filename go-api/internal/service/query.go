@@ -36,6 +36,8 @@ const (
 	EntityTagKey = "etag"
 	// NextPageTokenKey is response header metadata of a page that is not the last: the next one's token.
 	NextPageTokenKey = "quern-next-page-token" //nolint:gosec // it is no credential
+	// MissingKey is response header metadata of rows by key: the numbers of those that no row has, see [FormatMissing].
+	MissingKey = "quern-missing"
 )
 
 // NoFormat as the default format says that the caller accepts none.
@@ -236,6 +238,9 @@ func (q *Query) serve(stream grpc.ServerStream, send func(*httpbody.HttpBody, *q
 	}
 	if next := answer.Header.NextPageToken; next != "" {
 		header.Set(NextPageTokenKey, next)
+	}
+	if missing := answer.Header.Missing; len(missing) > 0 {
+		header.Set(MissingKey, FormatMissing(missing))
 	}
 	if err := stream.SendHeader(header); err != nil {
 		return err

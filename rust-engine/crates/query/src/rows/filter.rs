@@ -12,10 +12,8 @@ use datafusion::logical_expr::{Expr, lit};
 use quern_core::suggest::{nearest, some_of};
 use quern_core::{EngineError, Reason, Result};
 
-use quern_sources::Table;
-
 use super::float::compare;
-use super::{Key, Path, resolve, type_name};
+use super::{Path, resolve, type_name};
 
 /// A part of a filter.
 #[derive(Clone, Debug)]
@@ -74,10 +72,10 @@ struct Typing<'a> {
 }
 
 /// What is compared: its value, its type, and how messages call it.
-struct Operand {
-    expr: Expr,
-    data_type: DataType,
-    name: String,
+pub(super) struct Operand {
+    pub(super) expr: Expr,
+    pub(super) data_type: DataType,
+    pub(super) name: String,
 }
 
 impl Typing<'_> {
@@ -223,7 +221,7 @@ impl Typing<'_> {
 }
 
 impl Operand {
-    fn compared(&self, operator: &str, value: ScalarValue) -> Expr {
+    pub(super) fn compared(&self, operator: &str, value: ScalarValue) -> Expr {
         let column = self.expr.clone();
         if let (true, ScalarValue::Float64(Some(number))) = (self.data_type.is_floating(), &value) {
             return compare(column, operator, *number);
@@ -262,8 +260,8 @@ impl Operand {
         self.value(given).map_err(|message| invalid(node.at, message))
     }
 
-    /// A text as the operand's type, or why it is none.
-    fn value(&self, given: &str) -> Result<ScalarValue, String> {
+    /// A text as the operand's type, or as a wider one of numbers, or why it is none.
+    pub(super) fn value(&self, given: &str) -> Result<ScalarValue, String> {
         let text = || ScalarValue::Utf8(Some(given.to_owned()));
         let value = match &self.data_type {
             t if is_text(t) => Some(text()),
@@ -287,40 +285,6 @@ impl Operand {
             format!("`{}` is {name}, which `{given}` is not; {example}", self.name)
         })
     }
-}
-
-/// The condition that a row has this key. Fails with NO_KEY, CONFIG_INVALID or KEY_INVALID.
-pub(super) fn key(key: &Key, table: &Table) -> Result<Expr> {
-    let (schema, name) = (table.schema(), &table.name);
-    if key.columns.is_empty() {
-        let message = format!(
-            "table `{name}` has no key; name its column in quern.yaml, as in `tables: {{{name}: {{key: id}}}}`, or \
-             several: `key: [a, b]`"
-        );
-        return Err(EngineError::new(Reason::NoKey, message).with("table", name));
-    }
-    if key.columns.len() != key.values.len() {
-        let columns: Vec<String> = key.columns.iter().map(|path| path.join(".")).collect();
-        let message = format!(
-            "the key of `{name}` has {} columns ({}), separated by `~`; {} given",
-            columns.len(),
-            columns.join(", "),
-            key.values.len()
-        );
-        return Err(EngineError::new(Reason::KeyInvalid, message).with("table", name));
-    }
-    let parts = key.columns.iter().zip(&key.values).map(|(path, value)| {
-        let (expr, data_type, spelled) = resolve(path, &schema).map_err(|mut error| {
-            error.reason = Reason::ConfigInvalid;
-            error.message = format!("the key of `{name}` in quern.yaml: {}", error.message);
-            error
-        })?;
-        let operand = Operand { expr, data_type, name: spelled.join(".") };
-        let value = operand.value(value).map_err(|message| EngineError::new(Reason::KeyInvalid, message))?;
-        Ok(operand.compared("=", value))
-    });
-    let parts = parts.collect::<Result<Vec<_>>>()?;
-    balanced(parts, Expr::and).ok_or_else(|| EngineError::internal("a key without columns"))
 }
 
 /// A number for a column of numbers, with all its digits: the column's type where it fits, else a wider one.

@@ -144,7 +144,7 @@ mod tests {
             order: vec![],
             page_size: 1,
             page_token: String::new(),
-            key: None,
+            keys: None,
         }
     }
 
