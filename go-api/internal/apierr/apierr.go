@@ -37,6 +37,7 @@ const (
 	FieldRequired         Reason = "FIELD_REQUIRED"
 	FormatUnknown         Reason = "FORMAT_UNKNOWN"
 	NumbersUnknown        Reason = "NUMBERS_UNKNOWN"
+	CountUnknown          Reason = "COUNT_UNKNOWN"
 	TimeoutInvalid        Reason = "TIMEOUT_INVALID"
 	ParameterInvalid      Reason = "PARAMETER_INVALID"
 	PageSizeInvalid       Reason = "PAGE_SIZE_INVALID"
@@ -88,6 +89,7 @@ var Table = []Entry{
 	{FieldRequired, codes.InvalidArgument, 0, "A required field is empty."},
 	{FormatUnknown, codes.InvalidArgument, 0, "`format` is none of the formats that the message lists."},
 	{NumbersUnknown, codes.InvalidArgument, 0, "`numbers` is neither `exact` nor `string`."},
+	{CountUnknown, codes.InvalidArgument, 0, "`count` is neither `none` nor `exact`."},
 	{TimeoutInvalid, codes.InvalidArgument, 0, "`timeout` is not a duration above zero."},
 	{ParameterInvalid, codes.InvalidArgument, 0, "A number in `params` has more digits than a JSON number carries safely; the engine uses the same reason for missing, extra and wrongly typed parameters."},
 	{PageSizeInvalid, codes.InvalidArgument, 0, "`page_size` is negative."},

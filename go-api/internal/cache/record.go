@@ -16,8 +16,8 @@ var errRecord = errors.New("the record is damaged")
 
 // A record is an entry as the shared level keeps it:
 //
-//	magic, key, rows, bytes, digest of the receipt, count of snapshots, each table and id, next page's token, count of
-//	missing keys, each one's number, body, SHA-256 of all before
+//	magic, key, rows, bytes, digest of the receipt, count of snapshots, each table and id, next page's token, how many
+//	total sizes follow, the one that does, count of missing keys, each one's number, body, SHA-256 of all before
 //
 // Numbers are unsigned varints, texts and the body have their length before them. A body of a result too large to keep
 // is left out, and its length is written as the largest number.
@@ -39,6 +39,11 @@ func encodeRecord(key Key, snapshots []Snapshot, entry *Entry) []byte {
 		header = entry.Header
 	}
 	record = appendText(record, header.NextPageToken)
+	if header.TotalSize == nil {
+		record = binary.AppendUvarint(record, 0)
+	} else {
+		record = binary.AppendUvarint(binary.AppendUvarint(record, 1), *header.TotalSize)
+	}
 	record = binary.AppendUvarint(record, uint64(len(header.Missing)))
 	for _, number := range header.Missing {
 		record = binary.AppendUvarint(record, uint64(number))
@@ -94,6 +99,10 @@ func decodeRecord(record []byte, key Key, snapshots []Snapshot, came time.Time) 
 	// The name of the record is made from these: another list is another record under a wrong name.
 	p.literal(appendSnapshots(nil, snapshots))
 	header := Header{Snapshots: snapshots, Cacheable: true, NextPageToken: string(p.take(p.number()))}
+	if p.number() > 0 {
+		size := p.number()
+		header.TotalSize = &size
+	}
 	for range p.number() {
 		if p.failed {
 			break

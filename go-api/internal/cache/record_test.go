@@ -8,10 +8,12 @@ import (
 
 func TestRecordsKeepWhatIsSaidBesideTheBody(t *testing.T) {
 	snapshots := []Snapshot{{Table: "a", ID: "1"}}
-	key := KeyOf("x")
+	key, size := KeyOf("x"), uint64(1)<<63
 	for _, header := range []Header{
 		{Snapshots: snapshots, Cacheable: true},
 		{Snapshots: snapshots, Cacheable: true, NextPageToken: "t"},
+		{Snapshots: snapshots, Cacheable: true, NextPageToken: "t", TotalSize: new(uint64)},
+		{Snapshots: snapshots, Cacheable: true, TotalSize: &size},
 		{Snapshots: snapshots, Cacheable: true, Missing: []uint32{0, 7, 999}},
 	} {
 		record := encodeRecord(key, snapshots, newEntry(key, header, Receipt{Rows: 3}, []byte("body"), time.Now()))

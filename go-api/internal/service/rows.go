@@ -62,10 +62,15 @@ func readRows(request *quernv1.ReadRowsRequest) (*enginev1.ReadRows, error) {
 	if err != nil {
 		return nil, err
 	}
+	count := request.GetCount()
+	if count != "" && count != "none" && count != "exact" {
+		return nil, apierr.Field(apierr.CountUnknown, "count", "`count` "+quote(count)+" is unknown; it is none or exact")
+	}
 	rows := &enginev1.ReadRows{
 		Table:     request.GetTable(),
 		PageSize:  uint32(size), //nolint:gosec // maxRows at most
 		PageToken: request.GetPageToken(),
+		Count:     count == "exact",
 	}
 	if rows.Filter, err = rowquery.Filter(request.GetFilter()); err != nil {
 		return nil, unread(apierr.FilterInvalid, "filter", err)

@@ -51,6 +51,7 @@ type page struct {
 	status int
 	Rows   []struct{ ID int64 }
 	Next   string `json:"next_page_token"`
+	Total  *int64 `json:"total_size"`
 	Error  struct {
 		Message string
 		Details []struct{ Reason string }
@@ -124,8 +125,8 @@ func TestPagesKeepTheirSnapshot(t *testing.T) {
 	server := harness.Start(t, folder)
 
 	for _, order := range []string{"", "half desc"} {
-		arguments := url.Values{"page_size": {"7"}, "order_by": {order}, "filter": {"id != 13"}}
-		seen := map[int64]int{}
+		arguments := url.Values{"page_size": {"7"}, "order_by": {order}, "filter": {"id != 13"}, "count": {"exact"}}
+		seen, totals := map[int64]int{}, map[int64]bool{}
 		for pages := 0; ; pages++ {
 			read := readPage(t, server.URL, "t", arguments)
 			if read.status != http.StatusOK {
@@ -134,6 +135,14 @@ func TestPagesKeepTheirSnapshot(t *testing.T) {
 			for _, row := range read.Rows {
 				seen[row.ID]++
 			}
+			if (read.Total != nil) != (pages%3 != 1) {
+				t.Errorf("page %d: the count is %v", pages, read.Total)
+			}
+			if read.Total != nil {
+				totals[*read.Total] = true
+			}
+			// Not every page need be asked.
+			arguments.Set("count", map[bool]string{true: "none", false: "exact"}[pages%3 == 0])
 			// Files come while the pages are read, before and after the others; no page shows them.
 			numbered(t, filepath.Join(folder, "t", fmt.Sprintf("a%s%d.csv", strings.TrimSuffix(order, " desc"), pages)), 1000+pages, 1000+pages)
 			if (read.Next == "") != (read.link == "") {
@@ -144,6 +153,9 @@ func TestPagesKeepTheirSnapshot(t *testing.T) {
 			}
 			arguments.Set("page_token", read.Next)
 			arguments.Set("page_size", strconv.Itoa(5+pages))
+		}
+		if len(totals) != 1 || !totals[int64(len(seen))] {
+			t.Errorf("order %q: %d rows, the pages count %v", order, len(seen), totals)
 		}
 		for id := int64(1); id <= 100; id++ {
 			if want := map[bool]int{true: 0, false: 1}[id == 13]; seen[id] != want {

@@ -390,8 +390,8 @@ type ReadRowsRequest struct {
 	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// The most rows to return, 1 to 10000; 0 means 100 and larger values are taken as 10000 (AIP-158).
 	PageSize int32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The `next_page_token` of the page before; empty for the first page. All but `page_size`, `format`, `numbers` and
-	// `timeout` must be as they were.
+	// The `next_page_token` of the page before; empty for the first page. All but `page_size`, `format`, `numbers`,
+	// `timeout` and `count` must be as they were.
 	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// `json` (the default), `json-array`, `ndjson`, `csv`, `arrow` or `parquet`. Over REST it wins over Accept.
 	Format string `protobuf:"bytes,7,opt,name=format,proto3" json:"format,omitempty"`
@@ -399,7 +399,10 @@ type ReadRowsRequest struct {
 	// or `string`.
 	Numbers string `protobuf:"bytes,8,opt,name=numbers,proto3" json:"numbers,omitempty"`
 	// The longest the request may take, more than 0; the server's default where absent, and its maximum above that.
-	Timeout       *durationpb.Duration `protobuf:"bytes,9,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,9,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// `none` (the default), or `exact`: how many rows the filter matches in the pages' snapshot, over all pages (AIP-158,
+	// `total_size`). It may differ from page to page.
+	Count         string `protobuf:"bytes,10,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -495,6 +498,13 @@ func (x *ReadRowsRequest) GetTimeout() *durationpb.Duration {
 		return x.Timeout
 	}
 	return nil
+}
+
+func (x *ReadRowsRequest) GetCount() string {
+	if x != nil {
+		return x.Count
+	}
+	return ""
 }
 
 // ReadRowsResponse is one part of a page.
@@ -1133,7 +1143,7 @@ const file_quern_v1_table_service_proto_rawDesc = "" +
 	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x04\xe2A\x01\x01R\atimeout\"g\n" +
 	"\x0eGetRowResponse\x12(\n" +
 	"\x04body\x18\x01 \x01(\v2\x14.google.api.HttpBodyR\x04body\x12+\n" +
-	"\areceipt\x18\x02 \x01(\v2\x11.quern.v1.ReceiptR\areceipt\"\xcb\x02\n" +
+	"\areceipt\x18\x02 \x01(\v2\x11.quern.v1.ReceiptR\areceipt\"\xe7\x02\n" +
 	"\x0fReadRowsRequest\x12\x1a\n" +
 	"\x05table\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\x05table\x12\x1c\n" +
 	"\x06filter\x18\x02 \x01(\tB\x04\xe2A\x01\x01R\x06filter\x12\x1c\n" +
@@ -1144,7 +1154,9 @@ const file_quern_v1_table_service_proto_rawDesc = "" +
 	"page_token\x18\x06 \x01(\tB\x04\xe2A\x01\x01R\tpageToken\x12\x1c\n" +
 	"\x06format\x18\a \x01(\tB\x04\xe2A\x01\x01R\x06format\x12\x1e\n" +
 	"\anumbers\x18\b \x01(\tB\x04\xe2A\x01\x01R\anumbers\x129\n" +
-	"\atimeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\x04\xe2A\x01\x01R\atimeout\"i\n" +
+	"\atimeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\x04\xe2A\x01\x01R\atimeout\x12\x1a\n" +
+	"\x05count\x18\n" +
+	" \x01(\tB\x04\xe2A\x01\x01R\x05count\"i\n" +
 	"\x10ReadRowsResponse\x12(\n" +
 	"\x04body\x18\x01 \x01(\v2\x14.google.api.HttpBodyR\x04body\x12+\n" +
 	"\areceipt\x18\x02 \x01(\v2\x11.quern.v1.ReceiptR\areceipt\"[\n" +

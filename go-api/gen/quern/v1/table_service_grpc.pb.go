@@ -41,7 +41,7 @@ type TableServiceClient interface {
 	// ReadRows streams one page of a table's rows, encoded. All pages together are the rows of one snapshot, each once,
 	// in one order. The first message names the content type; the last carries the receipt and nothing else. A stream
 	// that ends without a receipt failed. The next page's token is in the response header metadata
-	// `quern-next-page-token`; there is none on the last page.
+	// `quern-next-page-token`; there is none on the last page. `quern-total-size` is there where `count` asks for it.
 	ReadRows(ctx context.Context, in *ReadRowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRowsResponse], error)
 	// GetRow reads one row by the table's key (AIP-131), which quern.yaml declares; FAILED_PRECONDITION with the reason
 	// NO_KEY where it does not. The messages are those of ReadRows; with `json`, the body is the row itself.
@@ -151,7 +151,7 @@ type TableServiceServer interface {
 	// ReadRows streams one page of a table's rows, encoded. All pages together are the rows of one snapshot, each once,
 	// in one order. The first message names the content type; the last carries the receipt and nothing else. A stream
 	// that ends without a receipt failed. The next page's token is in the response header metadata
-	// `quern-next-page-token`; there is none on the last page.
+	// `quern-next-page-token`; there is none on the last page. `quern-total-size` is there where `count` asks for it.
 	ReadRows(*ReadRowsRequest, grpc.ServerStreamingServer[ReadRowsResponse]) error
 	// GetRow reads one row by the table's key (AIP-131), which quern.yaml declares; FAILED_PRECONDITION with the reason
 	// NO_KEY where it does not. The messages are those of ReadRows; with `json`, the body is the row itself.

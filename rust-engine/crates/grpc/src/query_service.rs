@@ -50,6 +50,7 @@ impl query_service_server::QueryService for QueryService {
         let mut header = header(&execution.outline);
         let envelope = &execution.envelope;
         header.next_page_token = envelope.next_page_token.clone().unwrap_or_default();
+        header.total_size = envelope.total_size;
         header.missing = envelope.missing.iter().flatten().map(|(number, _)| *number).collect();
         let snapshots = execution.outline.snapshots.clone();
         let first = futures::stream::once(async { Ok(message(Message::Header(header))) });
@@ -77,6 +78,7 @@ fn header(outline: &Outline) -> proto::ExecuteHeader {
         cacheable: outline.volatile.is_empty(),
         uncacheable_reason: uncacheable_reason(&outline.volatile),
         next_page_token: String::new(),
+        total_size: None,
         missing: Vec::new(),
     }
 }
@@ -154,6 +156,7 @@ fn rows(read: proto::ReadRows) -> Result<Rows, EngineError> {
         order: order.collect(),
         page_size: usize::try_from(read.page_size).unwrap_or(usize::MAX).clamp(1, MAX_PAGE),
         page_token: read.page_token,
+        count: read.count,
     })
 }
 

@@ -40,7 +40,7 @@ use crate::interrupt::interruptible;
 use crate::limits::Limits;
 use crate::params::{self, Params};
 use crate::parse;
-use crate::rows::{self, Reading, Rows, RowsPlan, Start, TokenKey};
+use crate::rows::{self, Count, Reading, Rows, RowsPlan, Start, TokenKey};
 use crate::runtime::SharedRuntime;
 
 /// What is asked for.
@@ -116,6 +116,7 @@ struct Running {
 struct Planned {
     plan: Arc<dyn ExecutionPlan>,
     reading: Option<Reading>,
+    count: Option<Count<Arc<dyn ExecutionPlan>>>,
     tables: Vec<Arc<Table>>,
     pins: Pins,
     findings: Findings,
@@ -240,7 +241,7 @@ impl Engine {
     async fn start(&self, request: Request, deadline: Instant, permit: OwnedSemaphorePermit) -> Result<Execution> {
         let planned = self.plan(&request).await?;
         let outline = planned.outline();
-        let Planned { plan, reading, pins, findings, stop, .. } = planned;
+        let Planned { plan, reading, count, pins, findings, stop, .. } = planned;
         let stop = stop.drop_guard();
         let task = self.task(&pins.store);
         let batches = execute_stream(plan, Arc::clone(&task)).map_err(|e| errors::execution(&e, &findings))?;
@@ -248,7 +249,7 @@ impl Engine {
             None => (batches.boxed(), Envelope::default()),
             Some(reading) => {
                 let memory = rows::reservation(task.memory_pool());
-                let taken = match reading.read(batches, &self.tokens, &memory).await {
+                let taken = match reading.read(batches, count, &self.tokens, &memory, &task).await {
                     Ok(taken) => taken?,
                     Err(e) => {
                         return Err(pins.changed().await.unwrap_or_else(|| errors::execution(&e, &findings)));
@@ -303,7 +304,7 @@ impl Engine {
         let stop = CancellationToken::new();
         let plan = state.create_physical_plan(&plan).await.and_then(|plan| interruptible(plan, &stop));
         let plan = plan.map_err(|e| errors::execution(&e, &findings))?;
-        Ok(Planned { plan, reading: None, tables, pins, findings, stop })
+        Ok(Planned { plan, reading: None, count: None, tables, pins, findings, stop })
     }
 
     async fn plan_rows(&self, rows: &Rows) -> Result<Planned> {
@@ -315,23 +316,26 @@ impl Engine {
         {
             return Err(error);
         }
-        let provider = SnapshotProvider::new(Arc::clone(&table), Arc::clone(&pins.store), self.runtime.footers());
-        let RowsPlan { plan, reading, sequential } = rows::plan(rows, start, &table, provider)?;
+        let provider = || SnapshotProvider::new(Arc::clone(&table), Arc::clone(&pins.store), self.runtime.footers());
+        let count = rows::count(rows, &start, &table, provider())?;
+        let RowsPlan { plan, reading, sequential } = rows::plan(rows, &start, &table, provider())?;
         let findings = allow::check(&plan)?;
         let mut state = self.template.clone();
         state.mark_start_execution();
+        let count = match count {
+            None => None,
+            Some(Count::Known(number)) => Some(Count::Known(number)),
+            Some(Count::Planned(plan)) => {
+                let plan = state.create_physical_plan(&plan).await;
+                Some(Count::Planned(plan.map_err(|e| errors::execution(&e, &findings))?))
+            }
+        };
         if sequential {
             state.config_mut().options_mut().execution.target_partitions = 1;
         }
         let plan = state.create_physical_plan(&plan).await.map_err(|e| errors::execution(&e, &findings))?;
-        Ok(Planned {
-            plan,
-            reading: Some(reading),
-            tables: vec![table],
-            pins,
-            findings,
-            stop: CancellationToken::new(),
-        })
+        let (reading, tables, stop) = (Some(reading), vec![table], CancellationToken::new());
+        Ok(Planned { plan, reading, count, tables, pins, findings, stop })
     }
 
     /// A table as a resource: now, or at the snapshot that an earlier page has read. Fails with TABLE_NOT_FOUND or

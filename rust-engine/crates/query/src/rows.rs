@@ -5,6 +5,7 @@
 //! table's own order a page begins to read where the last one ended; in any other, each page is the first rows, of
 //! those after the last one's, of one scan.
 
+mod count;
 mod filter;
 mod float;
 mod keys;
@@ -18,9 +19,11 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
+use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::ident;
 use futures::Stream;
 use quern_core::suggest::{nearest, some_of};
@@ -28,6 +31,7 @@ use quern_core::{EngineError, Reason, Result};
 use quern_sources::Table;
 use quern_sources::provider::{Positions, SnapshotProvider};
 
+pub(crate) use count::{Count, plan as count};
 pub use filter::{Node, NodeKind};
 pub(crate) use token::TokenKey;
 
@@ -56,6 +60,8 @@ pub struct Rows {
     pub page_size: usize,
     /// The token of the page before; empty for the first page.
     pub page_token: String,
+    /// Asks how many rows the filter matches, over all pages.
+    pub count: bool,
     /// Asks for the rows with these keys, instead of a page; the fields from `filter` on are not read then.
     pub keys: Option<Keys>,
 }
@@ -103,6 +109,11 @@ impl Start {
         Ok(Self { position, digest })
     }
 
+    /// How many rows there are, where a page before has counted them.
+    fn counted(&self) -> Option<u64> {
+        self.position.as_ref()?.counted
+    }
+
     /// The snapshot that the pages before have read.
     pub(crate) fn snapshot(&self) -> Option<&str> {
         self.position.as_ref().map(|position| position.snapshot.as_str())
@@ -125,18 +136,21 @@ impl Reading {
         Arc::new(Schema::new(planned.fields().iter().take(wanted).cloned().collect::<Vec<_>>()))
     }
 
-    /// Reads the plan's rows. What is held of them is taken from `memory`. The inner error lies in what was asked.
+    /// Reads the plan's rows, and counts where that is asked for. What is held of them is taken from `memory`; `task` is
+    /// what the count runs in. The inner error lies in what was asked.
     pub(crate) async fn read<S>(
         &self,
         input: S,
+        count: Option<Count<Arc<dyn ExecutionPlan>>>,
         key: &TokenKey,
         memory: &MemoryReservation,
+        task: &Arc<TaskContext>,
     ) -> Result<Result<Taken>, DataFusionError>
     where
         S: Stream<Item = Result<RecordBatch, DataFusionError>> + Unpin,
     {
         match self {
-            Self::Page(paging) => Ok(Ok(paging.read(input, key, memory).await?)),
+            Self::Page(paging) => Ok(Ok(paging.read(input, count, key, memory, task).await?)),
             Self::Keys(lookup) => Ok(lookup.in_order(lookup.find(input, memory).await?, memory)?),
         }
     }
@@ -160,7 +174,7 @@ pub(crate) struct RowsPlan {
 }
 
 /// Plans rows of `table`, which `provider` reads.
-pub(crate) fn plan(rows: &Rows, start: Start, table: &Table, provider: SnapshotProvider) -> Result<RowsPlan> {
+pub(crate) fn plan(rows: &Rows, start: &Start, table: &Table, provider: SnapshotProvider) -> Result<RowsPlan> {
     if let Some(keys) = &rows.keys {
         let (plan, lookup) = keys::plan(keys, &rows.fields, table, provider)?;
         return Ok(RowsPlan { plan, reading: Reading::Keys(lookup), sequential: keys.sole });
@@ -192,8 +206,15 @@ pub(crate) fn plan(rows: &Rows, start: Start, table: &Table, provider: SnapshotP
     let count = wanted.len();
     let columns = wanted.into_iter().chain(keyset.columns(&schema)).chain([file, row]);
     let plan = plan.limit(0, Some(rows.page_size + 1)).and_then(|plan| plan.project(columns)).map_err(failed)?;
-    let paging =
-        Paging { wanted: count, size: rows.page_size, keyset, snapshot: table.snapshot.clone(), digest: start.digest };
+    let paging = Paging {
+        wanted: count,
+        size: rows.page_size,
+        keyset,
+        snapshot: table.snapshot.clone(),
+        first: start.position.is_none(),
+        counted: start.counted(),
+        digest: start.digest,
+    };
     Ok(RowsPlan { plan: plan.build().map_err(failed)?, reading: Reading::Page(paging), sequential })
 }
 

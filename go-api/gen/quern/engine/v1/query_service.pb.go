@@ -335,6 +335,8 @@ type ReadRows struct {
 	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Asks for the one row with this key, instead of a page; the fields from `filter` on are not read then.
 	Key *RowKey `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`
+	// Asks how many rows the filter matches, over all pages.
+	Count bool `protobuf:"varint,8,opt,name=count,proto3" json:"count,omitempty"`
 	// Asks for the rows with these keys, in their order, instead of a page; the fields from `filter` on are not read then.
 	Keys          *RowKeys `protobuf:"bytes,9,opt,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -418,6 +420,13 @@ func (x *ReadRows) GetKey() *RowKey {
 		return x.Key
 	}
 	return nil
+}
+
+func (x *ReadRows) GetCount() bool {
+	if x != nil {
+		return x.Count
+	}
+	return false
 }
 
 func (x *ReadRows) GetKeys() *RowKeys {
@@ -1012,6 +1021,8 @@ type ExecuteHeader struct {
 	UncacheableReason string `protobuf:"bytes,4,opt,name=uncacheable_reason,json=uncacheableReason,proto3" json:"uncacheable_reason,omitempty"`
 	// Of a page of rows that Execute has read: the next page's token, empty on the last page.
 	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Of a page of rows whose request counts: how many rows the filter matches, over all pages.
+	TotalSize *uint64 `protobuf:"varint,6,opt,name=total_size,json=totalSize,proto3,oneof" json:"total_size,omitempty"`
 	// Of rows by key that Execute has looked for: which of the keys no row has, by their numbers, counted from 0.
 	Missing       []uint32 `protobuf:"varint,7,rep,packed,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1083,6 +1094,13 @@ func (x *ExecuteHeader) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ExecuteHeader) GetTotalSize() uint64 {
+	if x != nil && x.TotalSize != nil {
+		return *x.TotalSize
+	}
+	return 0
+}
+
 func (x *ExecuteHeader) GetMissing() []uint32 {
 	if x != nil {
 		return x.Missing
@@ -1095,7 +1113,8 @@ type Receipt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many rows were sent.
 	Rows uint64 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
-	// How many encoded bytes the digest covers: the whole body, or with FORMAT_JSON all before the receipt.
+	// How many encoded bytes the digest covers: the whole body, or with FORMAT_JSON all up to the
+	// `]` that closes the rows.
 	Bytes uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// The SHA-256 of those bytes, 32 bytes.
 	Sha256 []byte `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
@@ -1177,7 +1196,7 @@ const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\x06params\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x06params\x12/\n" +
 	"\x06format\x18\x03 \x01(\x0e2\x17.quern.engine.v1.FormatR\x06format\x126\n" +
 	"\anumbers\x18\x04 \x01(\x0e2\x1c.quern.engine.v1.NumberStyleR\anumbers\x12-\n" +
-	"\x04rows\x18\x05 \x01(\v2\x19.quern.engine.v1.ReadRowsR\x04rows\"\xd6\x02\n" +
+	"\x04rows\x18\x05 \x01(\v2\x19.quern.engine.v1.ReadRowsR\x04rows\"\xec\x02\n" +
 	"\bReadRows\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x123\n" +
 	"\x06fields\x18\x02 \x03(\v2\x1b.quern.engine.v1.ColumnPathR\x06fields\x123\n" +
@@ -1186,7 +1205,8 @@ const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\tpage_size\x18\x05 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x06 \x01(\tR\tpageToken\x12)\n" +
-	"\x03key\x18\a \x01(\v2\x17.quern.engine.v1.RowKeyR\x03key\x12,\n" +
+	"\x03key\x18\a \x01(\v2\x17.quern.engine.v1.RowKeyR\x03key\x12\x14\n" +
+	"\x05count\x18\b \x01(\bR\x05count\x12,\n" +
 	"\x04keys\x18\t \x01(\v2\x18.quern.engine.v1.RowKeysR\x04keys\"s\n" +
 	"\aRowKeys\x125\n" +
 	"\acolumns\x18\x01 \x03(\v2\x1b.quern.engine.v1.ColumnPathR\acolumns\x121\n" +
@@ -1222,14 +1242,17 @@ const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\x06header\x18\x01 \x01(\v2\x1e.quern.engine.v1.ExecuteHeaderH\x00R\x06header\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunk\x124\n" +
 	"\atrailer\x18\x03 \x01(\v2\x18.quern.engine.v1.ReceiptH\x00R\atrailerB\x06\n" +
-	"\x04part\"\x8f\x02\n" +
+	"\x04part\"\xc2\x02\n" +
 	"\rExecuteHeader\x121\n" +
 	"\acolumns\x18\x01 \x03(\v2\x17.quern.engine.v1.ColumnR\acolumns\x12<\n" +
 	"\tsnapshots\x18\x02 \x03(\v2\x1e.quern.engine.v1.TableSnapshotR\tsnapshots\x12\x1c\n" +
 	"\tcacheable\x18\x03 \x01(\bR\tcacheable\x12-\n" +
 	"\x12uncacheable_reason\x18\x04 \x01(\tR\x11uncacheableReason\x12&\n" +
-	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12\x18\n" +
-	"\amissing\x18\a \x03(\rR\amissing\"\x89\x01\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12\"\n" +
+	"\n" +
+	"total_size\x18\x06 \x01(\x04H\x00R\ttotalSize\x88\x01\x01\x12\x18\n" +
+	"\amissing\x18\a \x03(\rR\amissingB\r\n" +
+	"\v_total_size\"\x89\x01\n" +
 	"\aReceipt\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x16\n" +
@@ -1339,6 +1362,7 @@ func file_quern_engine_v1_query_service_proto_init() {
 		(*ExecuteResponse_Chunk)(nil),
 		(*ExecuteResponse_Trailer)(nil),
 	}
+	file_quern_engine_v1_query_service_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

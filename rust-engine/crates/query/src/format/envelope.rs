@@ -8,6 +8,8 @@ pub struct Envelope {
     /// The keys that no row has, each with its number among those asked for, counted from 0; nothing where rows were
     /// not looked for by key.
     pub missing: Option<Vec<(u32, String)>>,
+    /// How many rows there are on all pages; nothing where nobody asked.
+    pub total_size: Option<u64>,
     /// The next page's token, empty on the last page; nothing where the result is no page.
     pub next_page_token: Option<String>,
 }
@@ -25,6 +27,10 @@ impl Envelope {
                 sink.json_string(key.as_bytes(), false);
             }
             sink.byte(b']');
+        }
+        if let Some(total_size) = self.total_size {
+            sink.raw(b",\"total_size\":");
+            sink.int(total_size);
         }
         sink.buf
     }

@@ -1,11 +1,16 @@
 //! A page of rows: how it is taken from what its plan gives, and where the next one begins.
 
+use std::sync::Arc;
+
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, UInt32Type};
 use datafusion::error::DataFusionError;
+use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::physical_plan::ExecutionPlan;
 use futures::{Stream, StreamExt};
 
+use super::count::Count;
 use super::order::Keyset;
 use super::token::Position;
 use super::{Taken, TokenKey};
@@ -17,17 +22,46 @@ pub(crate) struct Paging {
     pub(super) size: usize,
     pub(super) keyset: Keyset,
     pub(super) snapshot: String,
+    /// Whether there is no page before.
+    pub(super) first: bool,
+    /// How many rows there are, where a page before has counted them.
+    pub(super) counted: Option<u64>,
     pub(super) digest: [u8; 32],
 }
 
 impl Paging {
-    /// Reads a page, and one row more to learn whether there is a next one. What it holds is taken from `memory`.
+    /// Reads a page, and one row more to learn whether there is a next one, then counts all rows where the page does not
+    /// hold them. What it holds is taken from `memory`.
     pub(super) async fn read<S>(
         &self,
-        mut input: S,
+        input: S,
+        count: Option<Count<Arc<dyn ExecutionPlan>>>,
         key: &TokenKey,
         memory: &MemoryReservation,
+        task: &Arc<TaskContext>,
     ) -> Result<Taken, DataFusionError>
+    where
+        S: Stream<Item = Result<RecordBatch, DataFusionError>> + Unpin,
+    {
+        let (batches, last) = self.rows(input, memory).await?;
+        let total_size = match count {
+            None => None,
+            Some(_) if self.first && last.is_none() => Some(batches.iter().map(|batch| batch.num_rows() as u64).sum()),
+            Some(count) => Some(count.total(task).await?),
+        };
+        let sealed =
+            |position: Position| key.seal(&Position { counted: total_size.or(self.counted), ..position }, &self.digest);
+        let next_page_token = Some(last.map(sealed).unwrap_or_default());
+        let envelope = Envelope { total_size, next_page_token, ..Envelope::default() };
+        Ok(Taken { batches: Box::new(batches.into_iter().map(Ok)), envelope })
+    }
+
+    /// The page's rows, and the last one's position where there is a next page.
+    async fn rows<S>(
+        &self,
+        mut input: S,
+        memory: &MemoryReservation,
+    ) -> Result<(Vec<RecordBatch>, Option<Position>), DataFusionError>
     where
         S: Stream<Item = Result<RecordBatch, DataFusionError>> + Unpin,
     {
@@ -45,11 +79,11 @@ impl Paging {
                 last = Some((batch, taken - 1));
             }
             if let (true, Some((batch, at))) = (more, &last) {
-                let next = key.seal(&self.position(batch, *at)?, &self.digest);
-                return Ok(taken_of(batches, next));
+                let position = self.position(batch, *at)?;
+                return Ok((batches, Some(position)));
             }
         }
-        Ok(taken_of(batches, String::new()))
+        Ok((batches, None))
     }
 
     fn position(&self, batch: &RecordBatch, at: usize) -> Result<Position, DataFusionError> {
@@ -58,12 +92,8 @@ impl Paging {
             snapshot: self.snapshot.clone(),
             file: batch.column(end - 2).as_primitive::<UInt32Type>().value(at),
             row: batch.column(end - 1).as_primitive::<Int64Type>().value(at),
+            counted: None,
             values: self.keyset.values(&batch.columns()[self.wanted..end - 2], at)?,
         })
     }
-}
-
-fn taken_of(batches: Vec<RecordBatch>, next: String) -> Taken {
-    let envelope = Envelope { next_page_token: Some(next), ..Envelope::default() };
-    Taken { batches: Box::new(batches.into_iter().map(Ok)), envelope }
 }
