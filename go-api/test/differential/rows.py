@@ -94,6 +94,13 @@ def condition(rng, columns):
             (f"equalsIgnoreCase({ours}, {literal(value.upper(), 'text')[0]})", f"lower({theirs}) = lower({literal(value.upper(), 'text')[1]})"),
             (f"lower({ours}) = {literal(value.lower(), 'text')[0]}", f"lower({theirs}) = {literal(value.lower(), 'text')[1]}"),
         ])
+    if column.kind in ("date", "time") and choice > 0.6:
+        span, theirs_span = rng.choice([("0s", "0 seconds"), ("20s", "20 seconds"), ("1.5h", "90 minutes"), ("1h30m", "90 minutes"),
+                                        ("36h", "36 hours"), ("7d", "7 days"), ("250ms", "250 milliseconds"), ("0.25ms", "250 microseconds")])
+        function, sign = rng.choice([("plus", "+"), ("minus", "-")])
+        operator = rng.choice(["=", "!=", "<", "<=", ">", ">="])
+        moment = f"(TIMESTAMP '{value.isoformat()}' {sign} INTERVAL '{theirs_span}')"
+        return f"{ours} {operator} {function}({a}, {span})", f"CAST({theirs} AS TIMESTAMP) {operator} {moment}"
     if column.kind in ("date", "time") and choice < 0.3:
         return f"year({ours}) <= {value.year}", f"year({theirs}) <= {value.year}"
     operators = ["=", "!="] if column.kind == "truth" else ["=", "!=", "<", "<=", ">", ">="]
@@ -291,13 +298,31 @@ def floats(duck, parts, rng):
     return "floats", [Column("id", "number", [3, 250, 499]), Column("x", "number", [1.5, -2.25, 0.0]), Column("y", "number", [7.0])], 500
 
 
+def moments(duck, parts, rng):
+    """A table of times in several units; what they are compared with may be finer."""
+    start, span = dt.datetime(2024, 2, 28), 4 * 86_400 * 1_000_000
+    values = [rng.choice([start + dt.timedelta(microseconds=rng.randrange(span)), start + dt.timedelta(hours=rng.randrange(96)), None])
+              for _ in range(400)]
+    whole = [v and v.replace(microsecond=v.microsecond // 1000 * 1000) for v in values]
+    drawn_times = pa.table({
+        "id": range(400), "ms": pa.array(whole, pa.timestamp("ms")), "us": pa.array(values, pa.timestamp("us")),
+        "ns": pa.array(values, pa.timestamp("ns")), "zoned": pa.array(values, pa.timestamp("ms", "UTC"), safe=False),
+        "day": pa.array([v and v.date() for v in reversed(values)], pa.date32()),
+    })
+    pq.write_table(drawn_times, os.path.join(parts, "moments.parquet"), row_group_size=50)
+    duck.execute('CREATE TABLE moments AS SELECT *, row_number() OVER () AS "the row" FROM drawn_times')
+    fine = [v for v in values if v]
+    times = [Column(name, "time", fine) for name in ("ms", "us", "ns", "zoned")]
+    return "moments", [Column("id", "number", [3, 99]), *times, Column("day", "date", [v.date() for v in fine])], 400
+
+
 def main(url, folder, parts, config, seed, cases):
     rng, duck = random.Random(int(seed)), duckdb.connect()
     tables = [(*table, table[0]) for table in load(url, folder, duck)]
     for name, columns, size, _ in tables[::3]:
         tables.append((split(duck, parts, name, size), columns, size, name))
     # As many walks as of a tenth of the tables.
-    tables += [(*floats(duck, parts, rng), "floats")] * (len(tables) // 10)
+    tables += [(*floats(duck, parts, rng), "floats"), (*moments(duck, parts, rng), "moments")] * (len(tables) // 10)
     keys = declare(url, config, rng, tables)
     for number in range(int(cases)):
         name, columns, size, source = rng.choice(tables)

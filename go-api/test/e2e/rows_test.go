@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/quern-data/quern/go-api/test/harness"
 )
@@ -178,6 +179,36 @@ func TestPagesKeepTheirSnapshot(t *testing.T) {
 	again := readPage(t, server.URL, "t", arguments)
 	if again.status != http.StatusOK || again.Next == "" || again.Next == first.Next {
 		t.Errorf("started again: %d %s", again.status, again.Next)
+	}
+}
+
+// TestPagesKeepTheirTime walks a filter that would match nothing any more by the time of the second page.
+func TestPagesKeepTheirTime(t *testing.T) {
+	folder := t.TempDir()
+	server := harness.Start(t, folder)
+	soon := time.Now().UTC().Add(2 * time.Second)
+	var text strings.Builder
+	text.WriteString("id,at\n")
+	for id := range 5 {
+		fmt.Fprintf(&text, "%d,%s\n", id, soon.Format("2006-01-02T15:04:05.000"))
+	}
+	must(t, os.WriteFile(filepath.Join(folder, ".t.tmp"), []byte(text.String()), 0o600))
+	must(t, os.Rename(filepath.Join(folder, ".t.tmp"), filepath.Join(folder, "t.csv")))
+
+	arguments := url.Values{"filter": {"at > now()"}, "page_size": {"2"}}
+	first := readPage(t, server.URL, "t", arguments)
+	if got := strings.Join(first.ids(), " "); got != "0 1" || first.Next == "" {
+		t.Fatalf("the first page is %q: %d %s", got, first.status, first.Error.Message)
+	}
+	time.Sleep(time.Until(soon) + 50*time.Millisecond)
+	if late := readPage(t, server.URL, "t", arguments); late.status != http.StatusOK || len(late.Rows) != 0 {
+		t.Errorf("asked too late: %d, %v", late.status, late.ids())
+	}
+	arguments.Set("page_token", first.Next)
+	arguments.Set("count", "exact")
+	second := readPage(t, server.URL, "t", arguments)
+	if got := strings.Join(second.ids(), " "); got != "2 3" || second.Total == nil || *second.Total != 5 {
+		t.Errorf("the second page is %q of %v: %d %s", got, second.Total, second.status, second.Error.Message)
 	}
 }
 

@@ -318,8 +318,11 @@ impl Engine {
         }
         let provider = || SnapshotProvider::new(Arc::clone(&table), Arc::clone(&pins.store), self.runtime.footers());
         let count = rows::count(rows, &start, &table, provider())?;
-        let RowsPlan { plan, reading, sequential } = rows::plan(rows, &start, &table, provider())?;
-        let findings = allow::check(&plan)?;
+        let RowsPlan { plan, reading, sequential, timely } = rows::plan(rows, &start, &table, provider())?;
+        let mut findings = allow::check(&plan)?;
+        if timely {
+            findings.volatile.insert("now".to_owned());
+        }
         let mut state = self.template.clone();
         state.mark_start_execution();
         let count = match count {

@@ -11,9 +11,11 @@ mod float;
 mod keys;
 mod order;
 mod page;
+mod time;
 mod token;
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -40,6 +42,7 @@ use crate::format::Envelope;
 use keys::Lookup;
 use order::Keyset;
 use page::Paging;
+use time::Clock;
 use token::Position;
 
 /// A column, or a field of a nested one: the names from the column on.
@@ -99,6 +102,8 @@ pub struct OrderTerm {
 pub(crate) struct Start {
     position: Option<Position>,
     digest: [u8; 32],
+    /// What `now()` is in the filter, in nanoseconds since 1970 in UTC.
+    now: i64,
 }
 
 impl Start {
@@ -106,7 +111,13 @@ impl Start {
     pub(crate) fn of(rows: &Rows, key: &TokenKey) -> Result<Self> {
         let digest = token::digest(rows);
         let position = if rows.page_token.is_empty() { None } else { Some(key.open(&rows.page_token, &digest)?) };
-        Ok(Self { position, digest })
+        let first = position.as_ref().and_then(|position: &Position| position.now);
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        Ok(Self { position, digest, now: first.unwrap_or_else(|| i64::try_from(now()).unwrap_or(i64::MAX)) })
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::new(self.now)
     }
 
     /// How many rows there are, where a page before has counted them.
@@ -171,13 +182,15 @@ pub(crate) struct RowsPlan {
     pub(crate) reading: Reading,
     /// Whether the rows come in order only where there is one partition.
     pub(crate) sequential: bool,
+    /// Whether the rows depend on what time it is.
+    pub(crate) timely: bool,
 }
 
 /// Plans rows of `table`, which `provider` reads.
 pub(crate) fn plan(rows: &Rows, start: &Start, table: &Table, provider: SnapshotProvider) -> Result<RowsPlan> {
     if let Some(keys) = &rows.keys {
         let (plan, lookup) = keys::plan(keys, &rows.fields, table, provider)?;
-        return Ok(RowsPlan { plan, reading: Reading::Keys(lookup), sequential: keys.sole });
+        return Ok(RowsPlan { plan, reading: Reading::Keys(lookup), sequential: keys.sole, timely: false });
     }
     let schema = table.schema();
     let keyset = Keyset::new(&rows.order, &schema)?;
@@ -194,8 +207,9 @@ pub(crate) fn plan(rows: &Rows, start: &Start, table: &Table, provider: Snapshot
     let failed = |e: DataFusionError| errors::planning("", &e);
     let scan = LogicalPlanBuilder::scan(table.name.as_str(), provider_as_source(Arc::new(provider)), None);
     let mut plan = scan.map_err(failed)?;
+    let clock = start.clock();
     if let Some(filter) = &rows.filter {
-        plan = plan.filter(filter::condition(filter, &schema)?).map_err(failed)?;
+        plan = plan.filter(filter::condition(filter, &schema, &clock)?).map_err(failed)?;
     }
     if let Some(position) = &start.position {
         plan = plan.filter(keyset.after(position, &file, &row)?).map_err(failed)?;
@@ -213,9 +227,15 @@ pub(crate) fn plan(rows: &Rows, start: &Start, table: &Table, provider: Snapshot
         snapshot: table.snapshot.clone(),
         first: start.position.is_none(),
         counted: start.counted(),
+        now: clock.was_read().then_some(start.now),
         digest: start.digest,
     };
-    Ok(RowsPlan { plan: plan.build().map_err(failed)?, reading: Reading::Page(paging), sequential })
+    Ok(RowsPlan {
+        plan: plan.build().map_err(failed)?,
+        reading: Reading::Page(paging),
+        sequential,
+        timely: clock.was_read(),
+    })
 }
 
 /// What a result in the making holds.

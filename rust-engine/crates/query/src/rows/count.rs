@@ -40,7 +40,7 @@ pub(crate) fn plan(
         return Ok(Some(Count::Known(counted)));
     }
     let Some(filter) = &rows.filter else { return Ok(Some(Count::Known(table.rows()))) };
-    let condition = filter::condition(filter, &table.schema())?;
+    let condition = filter::condition(filter, &table.schema(), &start.clock())?;
     let plan = LogicalPlanBuilder::scan(table.name.as_str(), provider_as_source(Arc::new(provider)), None)
         .and_then(|scan| scan.filter(condition))
         .and_then(|rows| rows.aggregate(Vec::<Expr>::new(), vec![count_all()]))

@@ -13,6 +13,7 @@ use quern_core::suggest::{nearest, some_of};
 use quern_core::{EngineError, Reason, Result};
 
 use super::float::compare;
+use super::time::{self, Clock};
 use super::{Path, resolve, type_name};
 
 /// A part of a filter.
@@ -57,18 +58,19 @@ const FUNCTIONS: &[&str] = &[
 ];
 const PARTS: &[&str] = &["year", "month", "day", "hour", "minute"];
 
-fn invalid(at: u32, message: impl AsRef<str>) -> EngineError {
+pub(super) fn invalid(at: u32, message: impl AsRef<str>) -> EngineError {
     EngineError::new(Reason::FilterInvalid, format!("at character {} of `filter`: {}", at + 1, message.as_ref()))
         .with("position", at + 1)
 }
 
-/// A filter as a condition. Fails with FILTER_INVALID, UNKNOWN_COLUMN or UNKNOWN_FUNCTION.
-pub(super) fn condition(filter: &Node, schema: &Schema) -> Result<Expr> {
-    Typing { schema }.condition(filter, MAX_DEPTH)
+/// A filter as a condition, at the time that `clock` has. Fails with FILTER_INVALID, UNKNOWN_COLUMN or UNKNOWN_FUNCTION.
+pub(super) fn condition(filter: &Node, schema: &Schema, clock: &Clock) -> Result<Expr> {
+    Typing { schema, clock }.condition(filter, MAX_DEPTH)
 }
 
 struct Typing<'a> {
     schema: &'a Schema,
+    clock: &'a Clock,
 }
 
 /// What is compared: its value, its type, and how messages call it.
@@ -101,13 +103,14 @@ impl Typing<'_> {
             (":", [left, right]) => self.has(left, right),
             ("in", [column, values @ ..]) if !values.is_empty() => {
                 let operand = self.operand(column)?;
-                let values = values.iter().map(|value| operand.literal(value));
-                let values = values.collect::<Result<Vec<_>>>()?;
-                if operand.data_type.is_floating() {
-                    let each = values.into_iter().map(|value| operand.compared("=", value)).collect();
+                let literals = values.iter().map(|value| operand.literal(value));
+                let literals = literals.collect::<Result<Vec<_>>>()?;
+                if operand.data_type.is_floating() || matches!(operand.data_type, DataType::Timestamp(..)) {
+                    let each = values.iter().map(|value| self.compared(&operand, "=", value));
+                    let each = each.collect::<Result<Vec<_>>>()?;
                     return balanced(each, Expr::or).ok_or_else(|| invalid(node.at, usage("in")));
                 }
-                Ok(operand.expr.in_list(values.into_iter().map(lit).collect(), false))
+                Ok(operand.expr.in_list(literals.into_iter().map(lit).collect(), false))
             }
             ("startsWith", [column, value]) => Ok(starts_with(self.text(column)?, constant(value)?)),
             ("endsWith", [column, value]) => Ok(ends_with(self.text(column)?, constant(value)?)),
@@ -181,7 +184,18 @@ impl Typing<'_> {
         if operand.data_type == DataType::Boolean && !matches!(operator, "=" | "!=") {
             return Err(operand.unfit(left.at, "which has no order; use `=` or `!=`"));
         }
+        self.compared(&operand, operator, right)
+    }
+
+    fn compared(&self, operand: &Operand, operator: &str, right: &Node) -> Result<Expr> {
+        if matches!(right.kind, NodeKind::Call(..)) {
+            return time::compare(operand, operator, right, self.clock);
+        }
         let value = operand.literal(right)?;
+        if matches!(operand.data_type, DataType::Timestamp(..)) {
+            // What is written may be finer than the column.
+            return time::compare(operand, operator, right, self.clock);
+        }
         Ok(operand.compared(operator, value))
     }
 
@@ -237,7 +251,7 @@ impl Operand {
         }
     }
 
-    fn unfit(&self, at: u32, why: &str) -> EngineError {
+    pub(super) fn unfit(&self, at: u32, why: &str) -> EngineError {
         invalid(at, format!("`{}` is {}, {why}", self.name, type_name(&self.data_type)))
     }
 
@@ -247,7 +261,13 @@ impl Operand {
             NodeKind::Word(word) => (word.as_str(), false),
             NodeKind::Text(text) => (text.as_str(), true),
             NodeKind::Number(number) => (number.as_str(), false),
-            NodeKind::Column(_) | NodeKind::Call(..) => {
+            NodeKind::Call(..) => {
+                return Err(invalid(
+                    node.at,
+                    "a time that is computed stands in no list; compare it by `=`, `<` and so on",
+                ));
+            }
+            NodeKind::Column(_) => {
                 return Err(invalid(
                     node.at,
                     "a value must stand on the right; columns can't be compared with each other",
@@ -364,6 +384,9 @@ fn usage(function: &str) -> String {
 }
 
 fn unknown_function(at: u32, name: &str) -> EngineError {
+    if time::FUNCTIONS.contains(&name) {
+        return invalid(at, format!("`{name}` computes a time, which stands on the right, as in `at > ago(24h)`"));
+    }
     let hint = match nearest(name, FUNCTIONS.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("there are {}", some_of(FUNCTIONS.iter().copied())),

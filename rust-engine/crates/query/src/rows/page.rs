@@ -26,6 +26,8 @@ pub(crate) struct Paging {
     pub(super) first: bool,
     /// How many rows there are, where a page before has counted them.
     pub(super) counted: Option<u64>,
+    /// What `now()` is in the filter, where that asks, in nanoseconds since 1970 in UTC.
+    pub(super) now: Option<i64>,
     pub(super) digest: [u8; 32],
 }
 
@@ -93,6 +95,7 @@ impl Paging {
             file: batch.column(end - 2).as_primitive::<UInt32Type>().value(at),
             row: batch.column(end - 1).as_primitive::<Int64Type>().value(at),
             counted: None,
+            now: self.now,
             values: self.keyset.values(&batch.columns()[self.wanted..end - 2], at)?,
         })
     }
