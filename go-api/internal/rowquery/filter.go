@@ -171,12 +171,13 @@ func operands(e *expr.Expr, function string) []*expr.Expr {
 	return parts
 }
 
-// function writes a call by name: its first argument is a column, the others are values.
+// function writes a call by name: its first argument is a column, the others are values. Whether a value may stand there
+// too is the function's to say.
 func (w *writer) function(e *expr.Expr) error {
 	call := e.GetCallExpr()
 	for i, arg := range call.GetArgs() {
 		var err error
-		if i == 0 {
+		if constant := arg.GetConstExpr(); i == 0 && (constant == nil || isText(constant)) {
 			err = w.operand(arg)
 		} else {
 			err = w.value(arg)
@@ -187,6 +188,11 @@ func (w *writer) function(e *expr.Expr) error {
 	}
 	w.call(e, call.GetFunction(), len(call.GetArgs()))
 	return nil
+}
+
+func isText(constant *expr.Constant) bool {
+	_, ok := constant.GetConstantKind().(*expr.Constant_StringValue)
+	return ok
 }
 
 // operand writes what stands on the left: a column, its name in quotes or not, or a function.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/api/httpbody"
 
@@ -64,7 +65,7 @@ func (q *Queries) CheckRow(request *quernv1.GetRowRequest, defaultFormat string)
 	if key.Values, err = keyParts("key", request.GetKey(), len(key.GetColumns())); err != nil {
 		return nil, err
 	}
-	rows := &enginev1.ReadRows{Table: request.GetTable(), Fields: fields, PageSize: 1, Key: key}
+	rows := &enginev1.ReadRows{Table: sendable(request.GetTable()), Fields: fields, PageSize: 1, Key: key}
 	return q.prepareRows("row", rows, format, common{request.GetNumbers(), request.GetTimeout()}, "")
 }
 
@@ -95,7 +96,7 @@ func (q *Queries) CheckKeys(request *quernv1.BatchGetRowsRequest, defaultFormat 
 		}
 		keys.Keys = append(keys.Keys, &enginev1.RowKeyValues{Values: parts, Spelled: key})
 	}
-	rows := &enginev1.ReadRows{Table: request.GetTable(), Fields: fields, PageSize: 1, Keys: keys}
+	rows := &enginev1.ReadRows{Table: sendable(request.GetTable()), Fields: fields, PageSize: 1, Keys: keys}
 	return q.prepareRows("keys", rows, format, common{request.GetNumbers(), request.GetTimeout()}, "")
 }
 
@@ -110,16 +111,21 @@ func (q *Queries) keyColumns(table string) []*enginev1.ColumnPath {
 
 // keyParts returns the values of a key of that many columns; field names it in a message.
 func keyParts(field, key string, columns int) ([]string, error) {
-	if columns <= 1 {
-		return []string{key}, nil
+	parts := []string{key}
+	if columns > 1 {
+		parts = strings.Split(key, "~")
 	}
-	parts := strings.Split(key, "~")
 	for i, part := range parts {
-		plain, err := url.PathUnescape(part)
-		if err != nil {
-			return nil, apierr.Field(apierr.KeyInvalid, field, "`"+field+"` has a percent sign that begins no escape; write it as %25")
+		if columns > 1 {
+			plain, err := url.PathUnescape(part)
+			if err != nil {
+				return nil, apierr.Field(apierr.KeyInvalid, field, "`"+field+"` has a percent sign that begins no escape; write it as %25")
+			}
+			parts[i] = plain
 		}
-		parts[i] = plain
+		if !utf8.ValidString(parts[i]) {
+			return nil, apierr.Field(apierr.KeyInvalid, field, "`"+field+"` is not UTF-8; write other bytes as the characters that they stand for")
+		}
 	}
 	return parts, nil
 }

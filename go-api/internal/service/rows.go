@@ -2,6 +2,7 @@ package service
 
 import (
 	"errors"
+	"strings"
 
 	"google.golang.org/genproto/googleapis/api/httpbody"
 	"google.golang.org/protobuf/proto"
@@ -50,6 +51,9 @@ func (q *Queries) prepareRows(kind string, rows *enginev1.ReadRows, format Forma
 	return q.prepare(&enginev1.ExecuteRequest{Rows: rows}, format, how, []string{kind, canonical}, spelling)
 }
 
+// sendable makes a name that is not UTF-8, which no message may hold, one that can be sent; nothing has either.
+func sendable(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+
 func tableRequired() error {
 	return apierr.Field(apierr.FieldRequired, "table", "`table` is empty: name a table, as ListTables spells it")
 }
@@ -67,9 +71,9 @@ func readRows(request *quernv1.ReadRowsRequest) (*enginev1.ReadRows, error) {
 		return nil, apierr.Field(apierr.CountUnknown, "count", "`count` "+quote(count)+" is unknown; it is none or exact")
 	}
 	rows := &enginev1.ReadRows{
-		Table:     request.GetTable(),
+		Table:     sendable(request.GetTable()),
 		PageSize:  uint32(size), //nolint:gosec // maxRows at most
-		PageToken: request.GetPageToken(),
+		PageToken: sendable(request.GetPageToken()),
 		Count:     count == "exact",
 	}
 	if rows.Filter, err = rowquery.Filter(request.GetFilter()); err != nil {
