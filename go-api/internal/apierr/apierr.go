@@ -37,6 +37,7 @@ const (
 	FieldRequired         Reason = "FIELD_REQUIRED"
 	FormatUnknown         Reason = "FORMAT_UNKNOWN"
 	NumbersUnknown        Reason = "NUMBERS_UNKNOWN"
+	CountUnknown          Reason = "COUNT_UNKNOWN"
 	TimeoutInvalid        Reason = "TIMEOUT_INVALID"
 	ParameterInvalid      Reason = "PARAMETER_INVALID"
 	PageSizeInvalid       Reason = "PAGE_SIZE_INVALID"
@@ -45,6 +46,7 @@ const (
 	FieldsInvalid         Reason = "FIELDS_INVALID"
 	OrderInvalid          Reason = "ORDER_INVALID"
 	KeyInvalid            Reason = "KEY_INVALID"
+	TooManyKeys           Reason = "TOO_MANY_KEYS"
 	EngineUnavailable     Reason = "ENGINE_UNAVAILABLE"
 	DeadlineExceeded      Reason = "QUERY_TIMEOUT"
 	RequestCanceled       Reason = "CANCELLED"
@@ -87,6 +89,7 @@ var Table = []Entry{
 	{FieldRequired, codes.InvalidArgument, 0, "A required field is empty."},
 	{FormatUnknown, codes.InvalidArgument, 0, "`format` is none of the formats that the message lists."},
 	{NumbersUnknown, codes.InvalidArgument, 0, "`numbers` is neither `exact` nor `string`."},
+	{CountUnknown, codes.InvalidArgument, 0, "`count` is neither `none` nor `exact`."},
 	{TimeoutInvalid, codes.InvalidArgument, 0, "`timeout` is not a duration above zero."},
 	{ParameterInvalid, codes.InvalidArgument, 0, "A number in `params` has more digits than a JSON number carries safely; the engine uses the same reason for missing, extra and wrongly typed parameters."},
 	{PageSizeInvalid, codes.InvalidArgument, 0, "`page_size` is negative."},
@@ -95,6 +98,7 @@ var Table = []Entry{
 	{FieldsInvalid, codes.InvalidArgument, 0, "`fields` is not a list of columns; the message says where."},
 	{OrderInvalid, codes.InvalidArgument, 0, "`order_by` is not a list of columns, each with asc or desc or nothing; the engine uses the same reason for a column that has no order."},
 	{KeyInvalid, codes.InvalidArgument, 0, "A row's key can't be read; the engine uses the same reason for one that has not the key's columns or types."},
+	{TooManyKeys, codes.InvalidArgument, 0, "`keys` names more than 1000 rows."},
 	{EngineUnavailable, codes.Unavailable, 0, "The engine can't be reached; `Retry-After` says when to try again."},
 	{DeadlineExceeded, codes.DeadlineExceeded, 0, "The request ran past its timeout."},
 	{RequestCanceled, codes.Canceled, 0, "The caller went away."},

@@ -39,7 +39,7 @@ type variant struct {
 
 func newEntry(key Key, header Header, receipt Receipt, body []byte, came time.Time) *Entry {
 	entry := &Entry{Header: header, Receipt: receipt, Body: body, Tag: tagOf(key, header.Snapshots), came: came}
-	entry.fixed = entryOverhead + cap(body) + len(entry.Tag) + len(header.NextPageToken)
+	entry.fixed = entryOverhead + cap(body) + len(entry.Tag) + len(header.NextPageToken) + 4*cap(header.Missing)
 	for _, snapshot := range header.Snapshots {
 		entry.fixed += len(snapshot.Table) + len(snapshot.ID) + 2*16
 	}

@@ -9,15 +9,15 @@ import (
 )
 
 // recordMagic begins every record and names its form; another form gets another one.
-const recordMagic = "quern-entry-2\n"
+const recordMagic = "quern-entry-3\n"
 
 // errRecord says that a record is not one, or not whole.
 var errRecord = errors.New("the record is damaged")
 
 // A record is an entry as the shared level keeps it:
 //
-//	magic, key, rows, bytes, digest of the receipt, count of snapshots, each table and id, next page's token, body,
-//	SHA-256 of all before
+//	magic, key, rows, bytes, digest of the receipt, count of snapshots, each table and id, next page's token, how many
+//	total sizes follow, the one that does, count of missing keys, each one's number, body, SHA-256 of all before
 //
 // Numbers are unsigned varints, texts and the body have their length before them. A body of a result too large to keep
 // is left out, and its length is written as the largest number.
@@ -34,11 +34,20 @@ func encodeRecord(key Key, snapshots []Snapshot, entry *Entry) []byte {
 	record = binary.AppendUvarint(record, receipt.Bytes)
 	record = append(record, receipt.SHA256[:]...)
 	record = appendSnapshots(record, snapshots)
-	next := ""
+	var header Header
 	if entry != nil {
-		next = entry.Header.NextPageToken
+		header = entry.Header
 	}
-	record = appendText(record, next)
+	record = appendText(record, header.NextPageToken)
+	if header.TotalSize == nil {
+		record = binary.AppendUvarint(record, 0)
+	} else {
+		record = binary.AppendUvarint(binary.AppendUvarint(record, 1), *header.TotalSize)
+	}
+	record = binary.AppendUvarint(record, uint64(len(header.Missing)))
+	for _, number := range header.Missing {
+		record = binary.AppendUvarint(record, uint64(number))
+	}
 	if entry == nil {
 		record = binary.AppendUvarint(record, noBody)
 	} else {
@@ -89,7 +98,17 @@ func decodeRecord(record []byte, key Key, snapshots []Snapshot, came time.Time) 
 	copy(receipt.SHA256[:], p.take(sha256.Size))
 	// The name of the record is made from these: another list is another record under a wrong name.
 	p.literal(appendSnapshots(nil, snapshots))
-	next := string(p.take(p.number()))
+	header := Header{Snapshots: snapshots, Cacheable: true, NextPageToken: string(p.take(p.number()))}
+	if p.number() > 0 {
+		size := p.number()
+		header.TotalSize = &size
+	}
+	for range p.number() {
+		if p.failed {
+			break
+		}
+		header.Missing = append(header.Missing, uint32(p.number())) //nolint:gosec // what was written was one
+	}
 	length := p.number()
 	if p.failed {
 		return nil, errRecord
@@ -100,7 +119,6 @@ func decodeRecord(record []byte, key Key, snapshots []Snapshot, came time.Time) 
 	if length != uint64(len(p.rest)) {
 		return nil, errRecord
 	}
-	header := Header{Snapshots: snapshots, Cacheable: true, NextPageToken: next}
 	return newEntry(key, header, receipt, bytes.Clone(p.rest), came), nil
 }
 

@@ -25,6 +25,10 @@ type Header struct {
 	Cacheable bool
 	// NextPageToken is a page's, empty on the last page, and where the result is no page or has not been read.
 	NextPageToken string
+	// TotalSize is how many rows all pages have, nil where nobody asked.
+	TotalSize *uint64
+	// Missing holds the numbers, counted from 0, of the keys that no row has, where rows were looked for by key.
+	Missing []uint32
 }
 
 // Receipt is what a complete result was.

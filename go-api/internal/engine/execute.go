@@ -131,6 +131,8 @@ func headerOf(header *enginev1.ExecuteHeader) cache.Header {
 		Snapshots:     snapshotsOf(header.GetSnapshots()),
 		Cacheable:     header.GetCacheable(),
 		NextPageToken: header.GetNextPageToken(),
+		TotalSize:     header.TotalSize,
+		Missing:       header.GetMissing(),
 	}
 }
 

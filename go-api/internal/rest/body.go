@@ -27,24 +27,29 @@ const (
 	maxExactInteger = 1 << 53
 )
 
-// readJSON reads a JSON body strictly into an empty message.
-func readJSON(raw []byte, into proto.Message) error {
+// readJSON reads a JSON body strictly into an empty message. Fields named elsewhere, in the path, it must not have.
+func readJSON(raw []byte, into proto.Message, elsewhere []string) error {
 	const what = "the request's body"
+	message := into.ProtoReflect()
+	example := `{"sql": "SELECT 1"}`
+	if message.Descriptor().FullName() == batchGetRows {
+		example = `{"keys": ["a", "b"]}`
+	}
 	if len(bytes.TrimSpace(raw)) == 0 {
-		return apierr.New(apierr.BodyInvalid, what+` is empty; send a JSON object such as {"sql": "SELECT 1"}`)
+		return apierr.New(apierr.BodyInvalid, what+" is empty; send a JSON object such as "+example)
 	}
 	if err := checkJSON(raw, what, apierr.BodyInvalid); err != nil {
 		return err
 	}
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(raw, &fields) != nil || fields == nil {
-		return apierr.New(apierr.BodyInvalid, what+` is not a JSON object such as {"sql": "SELECT 1"}`)
+		return apierr.New(apierr.BodyInvalid, what+" is not a JSON object such as "+example)
 	}
-	message := into.ProtoReflect()
 	known := message.Descriptor()
 	for name := range fields {
-		if known.Fields().ByName(protoreflect.Name(name)) == nil && known.Fields().ByJSONName(name) == nil {
-			return apierr.Field(apierr.FieldUnknown, shown(name), unknownName("field", name, fieldNames(known)))
+		if slices.Contains(elsewhere, name) ||
+			known.Fields().ByName(protoreflect.Name(name)) == nil && known.Fields().ByJSONName(name) == nil {
+			return apierr.Field(apierr.FieldUnknown, shown(name), unknownName("field", name, fieldNames(known, elsewhere)))
 		}
 	}
 	if err := checkNumbers(fields[paramsField]); err != nil {
@@ -71,10 +76,12 @@ func misfit(fields map[string]json.RawMessage, kind protoreflect.MessageType) st
 	return ""
 }
 
-func fieldNames(message protoreflect.MessageDescriptor) []string {
+func fieldNames(message protoreflect.MessageDescriptor, but []string) []string {
 	names := make([]string, 0, message.Fields().Len())
 	for i := range message.Fields().Len() {
-		names = append(names, string(message.Fields().Get(i).Name()))
+		if name := string(message.Fields().Get(i).Name()); !slices.Contains(but, name) {
+			names = append(names, name)
+		}
 	}
 	return names
 }

@@ -45,7 +45,8 @@ func newChecked() (*checked, error) {
 func (a *api) check(route *route, w http.ResponseWriter, r *http.Request) (*service.Query, error) {
 	key := asked{method: r.Method, path: r.URL.EscapedPath(), query: r.URL.RawQuery, accept: strings.Join(r.Header["Accept"], ",")}
 	// What names a row may be configured anew.
-	memorable := !route.hasBody && route.input.FullName() != getRow && len(key.path)+len(key.query)+len(key.accept) <= checkedMost
+	keyed := route.input.FullName() == getRow || route.input.FullName() == batchGetRows
+	memorable := !route.hasBody && !keyed && len(key.path)+len(key.query)+len(key.accept) <= checkedMost
 	if memorable {
 		if query, ok := a.checked.GetIfPresent(key); ok {
 			return query, nil
@@ -70,6 +71,13 @@ func (a *api) read(route *route, w http.ResponseWriter, r *http.Request) (*servi
 			return nil, err
 		}
 		return a.queries.CheckRow(request, formatByAccept(r.Header))
+	case batchGetRows:
+		request := &quernv1.BatchGetRowsRequest{}
+		if err := readRequest(route, w, r, request); err != nil {
+			return nil, err
+		}
+		request.Table = route.parameter(r.URL, "table")
+		return a.queries.CheckKeys(request, formatByAccept(r.Header))
 	case readRows:
 		request := &quernv1.ReadRowsRequest{Table: route.parameter(r.URL, "table")}
 		if err := readParameters(route, r.URL.RawQuery, request); err != nil {
@@ -77,15 +85,16 @@ func (a *api) read(route *route, w http.ResponseWriter, r *http.Request) (*servi
 		}
 		return a.queries.CheckRows(request, formatByAccept(r.Header))
 	}
-	request, err := readQuery(route, w, r)
-	if err != nil {
+	request := &quernv1.QueryRequest{}
+	if err := readRequest(route, w, r, request); err != nil {
 		return nil, err
 	}
 	return a.queries.Check(request, formatByAccept(r.Header))
 }
 
-// The requests for a page of rows, and for one row.
+// The requests for a page of rows, for one row, and for several by key.
 var (
-	readRows = (&quernv1.ReadRowsRequest{}).ProtoReflect().Descriptor().FullName()
-	getRow   = (&quernv1.GetRowRequest{}).ProtoReflect().Descriptor().FullName()
+	readRows     = (&quernv1.ReadRowsRequest{}).ProtoReflect().Descriptor().FullName()
+	getRow       = (&quernv1.GetRowRequest{}).ProtoReflect().Descriptor().FullName()
+	batchGetRows = (&quernv1.BatchGetRowsRequest{}).ProtoReflect().Descriptor().FullName()
 )

@@ -24,7 +24,7 @@ func FuzzBody(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		err := readJSON(raw, &quernv1.QueryRequest{})
+		err := readJSON(raw, &quernv1.QueryRequest{}, nil)
 		if err != nil {
 			expectReason(t, err)
 			return

@@ -90,7 +90,7 @@ func withCORS(next http.Handler, origins []string) http.Handler {
 		AllowedOrigins: origins,
 		AllowedMethods: []string{http.MethodGet, http.MethodHead, http.MethodPost},
 		AllowedHeaders: []string{"Accept", "Cache-Control", "Content-Type", "If-None-Match", "Traceparent", "Tracestate", "Want-Repr-Digest", "X-Request-Id"},
-		ExposedHeaders: []string{"Cache-Status", "Etag", "Link", headerReceipt, headerReprDigest, "Retry-After", "X-Request-Id"},
+		ExposedHeaders: []string{"Cache-Status", "Etag", "Link", headerMissing, headerReceipt, headerTotalSize, headerReprDigest, "Retry-After", "X-Request-Id"},
 		MaxAge:         600,
 	}).Handler(next)
 }

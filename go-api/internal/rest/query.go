@@ -18,7 +18,9 @@ import (
 )
 
 const (
-	headerReceipt = "Quern-Receipt"
+	headerReceipt   = "Quern-Receipt"
+	headerMissing   = "Quern-Missing"
+	headerTotalSize = "Quern-Total-Size"
 	// flushAfter is how much of a result is gathered before it is pushed out. The engine's chunks are larger, all but
 	// a result's first and last one; the response's end pushes out the last at once.
 	flushAfter = 16 << 10
@@ -168,6 +170,12 @@ func (p *reply) notModified(tag cache.Tag, read []cache.Snapshot) {
 func (p *reply) answer(ctx context.Context, method string, answer *cache.Answer, conditions []string) error {
 	p.status(answer.Status)
 	p.link(answer.Header.NextPageToken)
+	if size := answer.Header.TotalSize; size != nil {
+		p.w.Header()[headerTotalSize] = []string{strconv.FormatUint(*size, 10)}
+	}
+	if missing := answer.Header.Missing; len(missing) > 0 {
+		p.w.Header()[headerMissing] = []string{service.FormatMissing(missing)}
+	}
 	tagged := answer.Tag != "" && answer.Header.Cacheable
 	if tagged && matches(conditions, string(answer.Tag)) {
 		p.notModified(answer.Tag, answer.Header.Snapshots)

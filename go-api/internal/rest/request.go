@@ -15,7 +15,6 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/dynamicpb"
 
-	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
 	"github.com/quern-data/quern/go-api/internal/apierr"
 	"github.com/quern-data/quern/go-api/internal/service"
 )
@@ -35,39 +34,42 @@ func checkRequest(route *route, r *http.Request) error {
 	return readParameters(route, r.URL.RawQuery, dynamicOf(route))
 }
 
-// readQuery reads a query from the URL or the body, strictly: nothing unknown, no number that would lose digits.
-func readQuery(route *route, w http.ResponseWriter, r *http.Request) (*quernv1.QueryRequest, error) {
-	request := &quernv1.QueryRequest{}
-	if err := readParameters(route, r.URL.RawQuery, request); err != nil {
-		return nil, err
+// readRequest reads a request for a result from the URL or the body into an empty message, strictly: nothing unknown, no
+// number that would lose digits. The path's parameters are left to the caller.
+func readRequest(route *route, w http.ResponseWriter, r *http.Request, into proto.Message) error {
+	if err := readParameters(route, r.URL.RawQuery, into); err != nil {
+		return err
 	}
 	if !route.hasBody {
-		return request, nil
+		return nil
 	}
-	if request.GetFormat() != "" {
-		if _, err := service.FormatNamed(request.GetFormat()); err != nil {
-			return nil, err
+	message, field := into.ProtoReflect(), route.input.Fields().ByName(formatField)
+	format := message.Get(field)
+	if format.String() != "" {
+		if _, err := service.FormatNamed(format.String()); err != nil {
+			return err
 		}
 	}
 	if err := checkMediaType(r.Header); err != nil {
-		return nil, err
+		return err
 	}
 	raw, err := readBody(w, r)
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return nil, apierr.New(apierr.BodyTooLarge, "the request's body is over 1 MiB; a statement may have 256 KiB, the rest is for params")
+		return apierr.New(apierr.BodyTooLarge, "the request's body is over 1 MiB; a statement may have 256 KiB, the rest is for params")
 	}
 	if err != nil {
-		return nil, apierr.New(apierr.BodyInvalid, "the request's body broke off or came too slowly")
+		return apierr.New(apierr.BodyInvalid, "the request's body broke off or came too slowly")
 	}
-	body := &quernv1.QueryRequest{}
-	if err := readJSON(raw, body); err != nil {
-		return nil, err
+	// The body's own format wins.
+	message.Clear(field)
+	if err := readJSON(raw, into, route.pathNames()); err != nil {
+		return err
 	}
-	if body.GetFormat() == "" {
-		body.Format = request.GetFormat()
+	if message.Get(field).String() == "" {
+		message.Set(field, format)
 	}
-	return body, nil
+	return nil
 }
 
 // readBody reads the body against the clock. http.Server's own ReadTimeout would do that too, but it runs on while the
@@ -98,7 +100,7 @@ func checkMediaType(header http.Header) error {
 	return apierr.Newf(apierr.MediaTypeUnsupported, "Content-Type %s can't be read; send application/json", shown(given))
 }
 
-// readParameters parses the query parameters strictly, each known, once, and of its type, into a message.
+// readParameters parses the query parameters strictly, each known, once but for lists, and of its type, into a message.
 func readParameters(route *route, rawQuery string, into proto.Message) error {
 	if rawQuery == "" {
 		return nil
@@ -113,11 +115,13 @@ func readParameters(route *route, rawQuery string, into proto.Message) error {
 		if field == nil {
 			return apierr.Field(apierr.QueryParameterUnknown, shown(name), unknownName("query parameter", name, route.queryNames()))
 		}
-		if len(given) > 1 {
+		if len(given) > 1 && !field.IsList() {
 			return apierr.Field(apierr.QueryParameterInvalid, name, "query parameter `"+name+"` is given more than once")
 		}
-		if err := readParameter(into, field, given[0]); err != nil {
-			return err
+		for _, value := range given {
+			if err := readParameter(into, field, value); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

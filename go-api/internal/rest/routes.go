@@ -81,8 +81,14 @@ func (r *route) spelled(path *url.URL) string {
 func (r *route) matches(path string) bool {
 	segments := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	return slices.EqualFunc(r.segments, segments, func(want, got string) bool {
-		return want == got || (strings.HasPrefix(want, "{") && got != "")
+		return want == got || (strings.HasPrefix(want, "{") && got != "") || escapes(got, want)
 	})
+}
+
+// escapes says whether a segment is another spelling of a template's word, such as rows%3AbatchGet.
+func escapes(segment, word string) bool {
+	plain, err := url.PathUnescape(segment)
+	return err == nil && plain == word && segment != word
 }
 
 // parameter returns what stands for `{name}` in the path of a result.
@@ -95,6 +101,17 @@ func (r *route) parameter(path *url.URL, name string) string {
 	// A URL that was parsed has no broken escapes.
 	value, _ := url.PathUnescape(segments[at])
 	return value
+}
+
+// pathNames lists the fields that the path holds.
+func (r *route) pathNames() []string {
+	var names []string
+	for _, segment := range r.segments {
+		if name, found := strings.CutPrefix(segment, "{"); found {
+			names = append(names, strings.TrimSuffix(name, "}"))
+		}
+	}
+	return names
 }
 
 // queryField returns the request's field that a query parameter of that name sets, or nil.

@@ -26,15 +26,21 @@ func Filter(text string) ([]*enginev1.FilterTerm, error) {
 	if err := checkNesting(all); err != nil {
 		return nil, err
 	}
+	source, err := quoteWords(text, all)
+	if err != nil {
+		return nil, err
+	}
 	// The parser trims too, and counts from there.
-	offset := strings.Index(text, trimmed)
+	trimmed = strings.TrimSpace(source.text)
+	offset := strings.Index(source.text, trimmed)
+	place := func(at int) int { return source.original(at + offset) }
 	var parser filtering.Parser
 	parser.Init(trimmed)
 	parsed, err := parser.Parse()
 	if err != nil {
-		return nil, located(err, offset)
+		return nil, located(err, place)
 	}
-	w := writer{text: trimmed, offset: offset, positions: parsed.GetSourceInfo().GetPositions()}
+	w := writer{text: trimmed, place: place, positions: parsed.GetSourceInfo().GetPositions()}
 	if err := w.condition(parsed.GetExpr()); err != nil {
 		return nil, err
 	}
@@ -74,13 +80,14 @@ func checkNesting(all []filtering.Token) error {
 
 // writer writes a parsed filter as terms.
 type writer struct {
-	text      string
-	offset    int
+	text string
+	// place says where in the filter as it was given a place in text is.
+	place     func(int) int
 	positions map[int64]int32
 	terms     []*enginev1.FilterTerm
 }
 
-func (w *writer) at(e *expr.Expr) int { return int(w.positions[e.GetId()]) + w.offset }
+func (w *writer) at(e *expr.Expr) int { return w.place(int(w.positions[e.GetId()])) }
 
 func (w *writer) put(e *expr.Expr, term *enginev1.FilterTerm) {
 	term.At = uint32(w.at(e)) //nolint:gosec // within the text, whose length is bounded
@@ -164,12 +171,13 @@ func operands(e *expr.Expr, function string) []*expr.Expr {
 	return parts
 }
 
-// function writes a call by name: its first argument is a column, the others are values.
+// function writes a call by name: its first argument is a column, the others are values. Whether a value may stand there
+// too is the function's to say.
 func (w *writer) function(e *expr.Expr) error {
 	call := e.GetCallExpr()
 	for i, arg := range call.GetArgs() {
 		var err error
-		if i == 0 {
+		if constant := arg.GetConstExpr(); i == 0 && (constant == nil || isText(constant)) {
 			err = w.operand(arg)
 		} else {
 			err = w.value(arg)
@@ -180,6 +188,11 @@ func (w *writer) function(e *expr.Expr) error {
 	}
 	w.call(e, call.GetFunction(), len(call.GetArgs()))
 	return nil
+}
+
+func isText(constant *expr.Constant) bool {
+	_, ok := constant.GetConstantKind().(*expr.Constant_StringValue)
+	return ok
 }
 
 // operand writes what stands on the left: a column, its name in quotes or not, or a function.
@@ -214,17 +227,31 @@ func path(e *expr.Expr) []string {
 	return nil
 }
 
-// instants are the functions whose text is the value.
-var instants = []string{"timestamp", "date"}
+var (
+	// conversions are the functions whose text is the value.
+	conversions = []string{"timestamp", "date", "duration"}
+	// times are the functions that compute a value.
+	times = []string{"ago", "minus", "now", "plus"}
+)
 
 // value writes what stands on the right.
 func (w *writer) value(e *expr.Expr) error {
 	if call := e.GetCallExpr(); call != nil {
 		args := call.GetArgs()
-		if slices.Contains(instants, call.GetFunction()) && len(args) == 1 && args[0].GetCallExpr() == nil {
+		if slices.Contains(conversions, call.GetFunction()) && len(args) == 1 && args[0].GetCallExpr() == nil {
 			return w.value(args[0])
 		}
-		return failf(w.at(e), "a value must stand here; conditions and functions can't be compared with")
+		if !slices.Contains(times, call.GetFunction()) {
+			return failf(w.at(e), "a value must stand here; conditions can't be compared with, and of functions only %s",
+				strings.Join(times, "(), ")+"()")
+		}
+		for _, arg := range args {
+			if err := w.value(arg); err != nil {
+				return err
+			}
+		}
+		w.call(e, call.GetFunction(), len(args))
+		return nil
 	}
 	if constant := e.GetConstExpr(); constant != nil {
 		if text, ok := constant.GetConstantKind().(*expr.Constant_StringValue); ok && !w.bare(e) {

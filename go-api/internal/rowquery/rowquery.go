@@ -45,22 +45,23 @@ func tokens(text string) ([]filtering.Token, error) {
 			return all, nil
 		}
 		if err != nil {
-			return nil, located(err, 0)
+			return nil, located(err, func(at int) int { return at })
 		}
 		all = append(all, token)
 	}
 }
 
-// located finds the innermost error of the library, which says most, and where it is.
-func located(err error, offset int) error {
-	inner := &Error{At: offset, Message: "it can't be read"}
+// located finds the innermost error of the library, which says most, and where it is; place makes that a place in what
+// was given.
+func located(err error, place func(int) int) error {
+	inner := &Error{At: place(0), Message: "it can't be read"}
 	for ; err != nil; err = errors.Unwrap(err) {
 		//nolint:errorlint // Each error of the chain is looked at by itself.
 		if placed, ok := err.(interface {
 			Position() filtering.Position
 			Message() string
 		}); ok {
-			inner = &Error{At: offset + int(placed.Position().Offset), Message: placed.Message()}
+			inner = &Error{At: place(int(placed.Position().Offset)), Message: placed.Message()}
 		}
 	}
 	if inner.Message == "parse token" {

@@ -55,6 +55,13 @@ func TestFilters(t *testing.T) {
 		`in(origin, SFO, "OAK", 3)`:              `in(<origin> SFO "OAK" #3)`,
 		`contains(lower(name), 'x\'y')`:          `contains(lower(<name>) "x'y")`,
 		`at < timestamp("2024-02-29T12:00:00Z")`: `<(<at> "2024-02-29T12:00:00Z")`,
+		"at > ago(24h) AND n = 1":                "AND(>(<at> ago(\"24h\")) =(<n> #1))",
+		`at < minus(now(), 1.2s)`:                `<(<at> minus(now() "1.2s"))`,
+		`d <= plus(date("2024-02-29"), 1d12h)`:   `<=(<d> plus("2024-02-29" "1d12h"))`,
+		`at > ago(duration("20s"))`:              `>(<at> ago("20s"))`,
+		"t = 20s":                                `=(<t> "20s")`,
+		"x > 1e30 OR zip = 02134x":               `OR(>(<x> "1e30") =(<zip> "02134x"))`,
+		"x = 0x1F AND v.2:9":                     "AND(=(<x> #0x1F) :(<v|2> #9))",
 		"active AND NOT gone":                    "AND(<active> NOT(<gone>))",
 		"AND(active)":                            "AND(<active>)",
 	} {
@@ -80,7 +87,11 @@ func TestRefusedFilters(t *testing.T) {
 		`a = "x`:                            "at character 5: unterminated string",
 		"a = \"\xff\"":                      "invalid UTF-8",
 		"5 > a":                             "at character 1: a column's name must stand here",
-		"a = lower(b)":                      "at character 5: a value must stand here",
+		"a = lower(b)":                      "at character 5: a value must stand here; conditions can't be compared with, and of functions only ago(), minus(), now(), plus()",
+		" at > ago(20s) b":                  "at character 16: AND or OR, in capitals",
+		"at > ago(5m":                       "at character 11: a parenthesis is not closed",
+		"at > ago(-5m)":                     "at character 10: durations have no sign; write plus()",
+		"at > ago(1h) - b":                  "at character 15: unexpected token",
 		"a = (b = 1)":                       "at character 6: a value must stand here",
 		"(a = 1) = 2":                       "at character 9: unexpected token =",
 		strings.Repeat("(", 31) + "a":       "nested more than 30 deep",
@@ -146,6 +157,7 @@ func FuzzFilter(f *testing.F) {
 	for _, seed := range []string{
 		`delay > 60 AND origin = "SFO"`, "(a OR b) c", `in(a, 1, 'x\u0041')`, "a.b.1:*", "-a", "NOT (a = .5)", "AND(a)", "0x1F = a", "a:-1.",
 		"a = 1 OR (b = 2 AND NOT c:d)", "\"\"=\"\"", "f()", "timestamp(x) < date(y)", "FUZZY(a, b)",
+		"at > ago(1h30m) OR b = 1.5d", "a.20s = 20ms b",
 	} {
 		f.Add(seed)
 	}

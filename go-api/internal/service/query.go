@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,6 +37,10 @@ const (
 	EntityTagKey = "etag"
 	// NextPageTokenKey is response header metadata of a page that is not the last: the next one's token.
 	NextPageTokenKey = "quern-next-page-token" //nolint:gosec // it is no credential
+	// TotalSizeKey is response header metadata of a page whose request counts: how many rows all pages have.
+	TotalSizeKey = "quern-total-size"
+	// MissingKey is response header metadata of rows by key: the numbers of those that no row has, see [FormatMissing].
+	MissingKey = "quern-missing"
 )
 
 // NoFormat as the default format says that the caller accepts none.
@@ -236,6 +241,12 @@ func (q *Query) serve(stream grpc.ServerStream, send func(*httpbody.HttpBody, *q
 	}
 	if next := answer.Header.NextPageToken; next != "" {
 		header.Set(NextPageTokenKey, next)
+	}
+	if size := answer.Header.TotalSize; size != nil {
+		header.Set(TotalSizeKey, strconv.FormatUint(*size, 10))
+	}
+	if missing := answer.Header.Missing; len(missing) > 0 {
+		header.Set(MissingKey, FormatMissing(missing))
 	}
 	if err := stream.SendHeader(header); err != nil {
 		return err

@@ -3,6 +3,8 @@ package service
 import (
 	"encoding/base64"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/dunglas/httpsfv"
 
@@ -27,6 +29,16 @@ func publicReceipt(receipt cache.Receipt, read []cache.Snapshot) *quernv1.Receip
 
 func digestMember(receipt cache.Receipt) string {
 	return "sha-256=:" + base64.StdEncoding.EncodeToString(receipt.SHA256[:]) + ":"
+}
+
+// FormatMissing writes the numbers of the keys that no row has as an RFC 9651 list of integers, the value of the header
+// Quern-Missing.
+func FormatMissing(numbers []uint32) string {
+	words := make([]string, len(numbers))
+	for i, number := range numbers {
+		words[i] = strconv.FormatUint(uint64(number), 10)
+	}
+	return strings.Join(words, ", ")
 }
 
 // FormatReceipt writes a receipt as an RFC 9651 dictionary, the value of the Quern-Receipt trailer:

@@ -2,7 +2,6 @@ package service
 
 import (
 	"errors"
-	"net/url"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/api/httpbody"
@@ -30,70 +29,6 @@ func (t *Tables) ReadRows(request *quernv1.ReadRowsRequest, stream quernv1.Table
 	})
 }
 
-// GetRow implements quern.v1.TableService.
-func (t *Tables) GetRow(request *quernv1.GetRowRequest, stream quernv1.TableService_GetRowServer) error {
-	query, err := t.queries.CheckRow(request, "")
-	if err != nil {
-		return err
-	}
-	return query.serve(stream, func(body *httpbody.HttpBody, receipt *quernv1.Receipt) error {
-		return stream.Send(&quernv1.GetRowResponse{Body: body, Receipt: receipt})
-	})
-}
-
-// CheckRow checks a request for one row, as [Queries.Check] does one for a statement. What it returns holds only as long
-// as the table's key is configured as it is now.
-func (q *Queries) CheckRow(request *quernv1.GetRowRequest, defaultFormat string) (*Query, error) {
-	format, err := resolveFormat(request.GetFormat(), defaultFormat)
-	if err != nil {
-		return nil, err
-	}
-	if format.Envelope {
-		// One object a line is, of one row, the object.
-		lines, err := FormatNamed("ndjson")
-		if err != nil {
-			return nil, err
-		}
-		format.Envelope, format.engine = false, lines.engine
-	}
-	if request.GetTable() == "" || request.GetKey() == "" {
-		return nil, apierr.Field(apierr.FieldRequired, "key", "`table` and `key` must not be empty")
-	}
-	fields, err := rowquery.Fields(request.GetFields())
-	if err != nil {
-		return nil, unread(apierr.FieldsInvalid, "fields", err)
-	}
-	key := &enginev1.RowKey{Values: []string{request.GetKey()}}
-	for _, column := range q.keys(request.GetTable()) {
-		key.Columns = append(key.Columns, &enginev1.ColumnPath{Names: []string{column}})
-	}
-	if len(key.GetColumns()) > 1 {
-		if key.Values, err = keyParts(request.GetKey()); err != nil {
-			return nil, err
-		}
-	}
-	rows := &enginev1.ReadRows{Table: request.GetTable(), Fields: fields, PageSize: 1, Key: key}
-	canonical, err := canonicalRows(rows)
-	if err != nil {
-		return nil, err
-	}
-	how := common{request.GetNumbers(), request.GetTimeout()}
-	return q.prepare(&enginev1.ExecuteRequest{Rows: rows}, format, how, []string{"row", canonical}, "")
-}
-
-// keyParts splits the key of several columns.
-func keyParts(key string) ([]string, error) {
-	parts := strings.Split(key, "~")
-	for i, part := range parts {
-		plain, err := url.PathUnescape(part)
-		if err != nil {
-			return nil, apierr.Field(apierr.KeyInvalid, "key", "`key` has a percent sign that begins no escape; write it as %25")
-		}
-		parts[i] = plain
-	}
-	return parts, nil
-}
-
 // CheckRows checks a request for a page of rows, as [Queries.Check] does one for a statement.
 func (q *Queries) CheckRows(request *quernv1.ReadRowsRequest, defaultFormat string) (*Query, error) {
 	format, err := resolveFormat(request.GetFormat(), defaultFormat)
@@ -104,26 +39,42 @@ func (q *Queries) CheckRows(request *quernv1.ReadRowsRequest, defaultFormat stri
 	if err != nil {
 		return nil, err
 	}
+	return q.prepareRows("rows", rows, format, common{request.GetNumbers(), request.GetTimeout()}, request.GetFilter())
+}
+
+// prepareRows completes a request for rows of one kind.
+func (q *Queries) prepareRows(kind string, rows *enginev1.ReadRows, format Format, how common, spelling string) (*Query, error) {
 	canonical, err := canonicalRows(rows)
 	if err != nil {
 		return nil, err
 	}
-	how := common{request.GetNumbers(), request.GetTimeout()}
-	return q.prepare(&enginev1.ExecuteRequest{Rows: rows}, format, how, []string{"rows", canonical}, request.GetFilter())
+	return q.prepare(&enginev1.ExecuteRequest{Rows: rows}, format, how, []string{kind, canonical}, spelling)
+}
+
+// sendable makes a name that is not UTF-8, which no message may hold, one that can be sent; nothing has either.
+func sendable(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+
+func tableRequired() error {
+	return apierr.Field(apierr.FieldRequired, "table", "`table` is empty: name a table, as ListTables spells it")
 }
 
 func readRows(request *quernv1.ReadRowsRequest) (*enginev1.ReadRows, error) {
 	if request.GetTable() == "" {
-		return nil, apierr.Field(apierr.FieldRequired, "table", "`table` is empty: name a table, as ListTables spells it")
+		return nil, tableRequired()
 	}
 	size, err := pageSize(request.GetPageSize(), defaultRows, maxRows)
 	if err != nil {
 		return nil, err
 	}
+	count := request.GetCount()
+	if count != "" && count != "none" && count != "exact" {
+		return nil, apierr.Field(apierr.CountUnknown, "count", "`count` "+quote(count)+" is unknown; it is none or exact")
+	}
 	rows := &enginev1.ReadRows{
-		Table:     request.GetTable(),
+		Table:     sendable(request.GetTable()),
 		PageSize:  uint32(size), //nolint:gosec // maxRows at most
-		PageToken: request.GetPageToken(),
+		PageToken: sendable(request.GetPageToken()),
+		Count:     count == "exact",
 	}
 	if rows.Filter, err = rowquery.Filter(request.GetFilter()); err != nil {
 		return nil, unread(apierr.FilterInvalid, "filter", err)

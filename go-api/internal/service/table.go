@@ -90,7 +90,7 @@ func (t *Tables) GetTable(ctx context.Context, request *quernv1.GetTableRequest)
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
-	table, err := t.catalog.GetTable(ctx, request.GetTable())
+	table, err := t.catalog.GetTable(ctx, sendable(request.GetTable()))
 	if err != nil {
 		return nil, outward(ctx, err, t.timeout)
 	}

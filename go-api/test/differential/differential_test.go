@@ -50,10 +50,11 @@ func harnessTables(t *testing.T, server *harness.Server) {
 	}
 }
 
-// rowCases is how many random walks TestRows makes.
-const rowCases = 200
+// rowCases is how many random walks and reads by key TestRows makes.
+const rowCases = 300
 
-// TestRows walks tables page by page, with random filters, orders and page sizes. QUERN_SEED repeats a run.
+// TestRows walks tables page by page, with random filters, orders and page sizes, and reads rows by random keys.
+// QUERN_SEED repeats a run.
 func TestRows(t *testing.T) {
 	seed := os.Getenv("QUERN_SEED")
 	if seed == "" {
@@ -62,8 +63,12 @@ func TestRows(t *testing.T) {
 	t.Logf("QUERN_SEED=%s", seed)
 	folder := script(t, ".ci/vega")
 	parts := t.TempDir()
-	server := harness.Start(t, folder, parts)
-	compared := compareWith(t, "rows.py", server.URL, folder, parts, seed, strconv.Itoa(rowCases))
+	config := filepath.Join(t.TempDir(), "quern.yaml")
+	if err := os.WriteFile(config, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := harness.Start(t, folder, parts, "--config", config)
+	compared := compareWith(t, "rows.py", server.URL, folder, parts, config, seed, strconv.Itoa(rowCases))
 	if compared != rowCases {
 		t.Errorf("compared %d walks", compared)
 	}

@@ -1,9 +1,10 @@
-"""Walks tables page by page, with random filters, orders and page sizes, and compares with DuckDB, row by row, in order.
+"""Walks tables page by page, with random filters, orders and page sizes, and reads rows by random keys; compares with
+DuckDB, row by row, in order.
 
-    rows.py URL FOLDER PARTS SEED CASES
+    rows.py URL FOLDER PARTS CONFIG SEED CASES
 
 FOLDER and PARTS are both served. Some of FOLDER's tables are written to PARTS again, as several Parquet files each, of
-small row groups.
+small row groups. CONFIG is the server's quern.yaml, which is written to declare random columns as keys.
 
 Prints one JSON object a case: {"name":…,"problems":[…]}.
 """
@@ -15,6 +16,7 @@ import os
 import random
 import re
 import sys
+import time
 import urllib.parse
 import urllib.request
 
@@ -92,6 +94,13 @@ def condition(rng, columns):
             (f"equalsIgnoreCase({ours}, {literal(value.upper(), 'text')[0]})", f"lower({theirs}) = lower({literal(value.upper(), 'text')[1]})"),
             (f"lower({ours}) = {literal(value.lower(), 'text')[0]}", f"lower({theirs}) = {literal(value.lower(), 'text')[1]}"),
         ])
+    if column.kind in ("date", "time") and choice > 0.6:
+        span, theirs_span = rng.choice([("0s", "0 seconds"), ("20s", "20 seconds"), ("1.5h", "90 minutes"), ("1h30m", "90 minutes"),
+                                        ("36h", "36 hours"), ("7d", "7 days"), ("250ms", "250 milliseconds"), ("0.25ms", "250 microseconds")])
+        function, sign = rng.choice([("plus", "+"), ("minus", "-")])
+        operator = rng.choice(["=", "!=", "<", "<=", ">", ">="])
+        moment = f"(TIMESTAMP '{value.isoformat()}' {sign} INTERVAL '{theirs_span}')"
+        return f"{ours} {operator} {function}({a}, {span})", f"CAST({theirs} AS TIMESTAMP) {operator} {moment}"
     if column.kind in ("date", "time") and choice < 0.3:
         return f"year({ours}) <= {value.year}", f"year({theirs}) <= {value.year}"
     operators = ["=", "!="] if column.kind == "truth" else ["=", "!=", "<", "<=", ">", ">="]
@@ -114,13 +123,14 @@ def tree(rng, columns, depth):
 
 
 def walk(url, table, arguments):
-    """All pages' rows, following the links; the schema of the first page; how many pages there were."""
-    rows, schema, pages = [], None, 0
+    """All pages' rows, following the links; the schema of the first page; what each page says is the number of rows."""
+    rows, schema, pages, totals = [], None, 0, []
     path = f"/v1/tables/{table}/rows?" + urllib.parse.urlencode(arguments | {"format": "arrow"})
     while path:
         try:
             with urllib.request.urlopen(url + path) as response:
                 page = pa.ipc.open_stream(io.BytesIO(response.read())).read_all()
+                totals.append(response.headers.get("Quern-Total-Size"))
                 link = re.fullmatch('<(.*)>; rel="next"', response.headers.get("Link") or "")
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{error.code} {error.read().decode()[:500]}") from None
@@ -130,7 +140,7 @@ def walk(url, table, arguments):
             raise RuntimeError(f"page {pages} has {len(page)} rows of {arguments['page_size']}")
         rows += arrow_rows(page)
         schema, pages, path = page.schema, pages + 1, link and link[1]
-    return rows, schema, pages
+    return rows, schema, totals
 
 
 def load(url, folder, duck):
@@ -185,13 +195,97 @@ def case(url, duck, rng, name, columns, size, source):
     sql = ", ".join([quoted(c.name) + (" DESC" if down else "") + " NULLS LAST" for c, down in terms] + ['"the row"'])
     answer = duck.execute(f"SELECT {', '.join(quoted(c.name) for c in wanted)} FROM {quoted(source)} WHERE {theirs} ORDER BY {sql}")
     expected = answer.fetchall()
-    rows, schema, _ = walk(url, name, arguments)
+    if rng.random() < 0.5:
+        arguments["count"] = "exact"
+    rows, schema, totals = walk(url, name, arguments)
+    if set(totals) != {str(len(expected)) if "count" in arguments else None}:
+        return [f"{arguments}: the pages count {set(totals)} rows, DuckDB has {len(expected)}"]
+    found = differs(rows, expected, [f.type for f in schema])
+    return [f"{arguments}: {found}"] if found else []
+
+
+def differs(rows, expected, types):
+    """Where two lists of rows differ, their order included, or None."""
     if len(rows) != len(expected):
-        return [f"{arguments}: {len(rows)} rows, DuckDB has {len(expected)}"]
-    types = [f.type for f in schema]
+        return f"{len(rows)} rows, DuckDB has {len(expected)}"
     for number, (a, b) in enumerate(zip(rows, expected)):
         if a != b and [comparable(v, t) for v, t in zip(a, types)] != [comparable(v, t) for v, t in zip(b, types)]:
-            return [f"{arguments}: row {number} is {a}, DuckDB's is {b}"]
+            return f"row {number} is {a}, DuckDB's is {b}"
+    return None
+
+
+def declare(url, config, rng, tables):
+    """Declares a key for each table, unique or not, and waits until that is in force. Returns them by table."""
+    keys = {}
+    for name, columns, _, _ in tables:
+        most = max(columns, key=lambda column: len(column.values))
+        keys[name] = [most] if rng.random() < 0.5 else rng.sample(columns, k=min(rng.choice([1, 2, 3]), len(columns)))
+    with open(config + ".new", "w", encoding="utf-8") as out:
+        json.dump({"tables": {name: {"key": [c.name for c in key]} for name, key in keys.items()}}, out)
+    os.rename(config + ".new", config)
+    for _ in range(100):
+        if all(get(url, f"/v1/tables/{name}")["key"] == [c.name for c in key] for name, key in keys.items()):
+            return keys
+        time.sleep(0.1)
+    raise RuntimeError("the keys are not in force after 10 s")
+
+
+def spell(values):
+    """A key as requests spell it."""
+    parts = [str(v).lower() if isinstance(v, bool) else v.isoformat() if isinstance(v, (dt.date, dt.datetime)) else
+             v if isinstance(v, str) else repr(v) for v in values]
+    return parts[0] if len(parts) == 1 else "~".join(p.replace("%", "%25").replace("~", "%7E") for p in parts)
+
+
+def possible(value):
+    """Whether a value can be a key's."""
+    if isinstance(value, float):
+        return value - value == 0
+    return value is not None and not (isinstance(value, str) and "\0" in value)
+
+
+def by_key(url, duck, rng, name, columns, size, source, key):
+    """Reads rows by key: those of some rows, some twice, and of some mixtures, which may be nobody's."""
+    listed = ", ".join(quoted(c.name) for c in key)
+    places = ", ".join(str(rng.randint(1, size)) for _ in range(rng.choice([1, 3, 20])))
+    drawn = duck.execute(f'SELECT {listed} FROM {quoted(source)} WHERE "the row" IN ({places})').fetchall()
+    drawn += [tuple(rng.choice(drawn)[at] for at in range(len(key))) for _ in range(rng.randint(0, 4))]
+    drawn = [values for values in drawn if all(map(possible, values))]
+    if rng.random() < 0.3 and key[0].kind == "number":
+        drawn += [(rng.choice([-987654321, 0.125, 3.0, 12345678901234567890]), *values[1:]) for values in drawn[:2]]
+    drawn += [values for values in drawn if rng.random() < 0.2]
+    rng.shuffle(drawn)
+    if not drawn:
+        return []
+    wanted = rng.sample(columns, k=rng.randint(1, len(columns)))
+    expected, missing, twice = [], [], False
+    for number, values in enumerate(drawn):
+        where = " AND ".join(f"{quoted(c.name)} = {literal(v, c.kind)[1]}" for c, v in zip(key, values))
+        found = duck.execute(f"SELECT {', '.join(quoted(c.name) for c in wanted)} FROM {quoted(source)} WHERE {where}").fetchall()
+        twice = twice or len(found) > 1
+        expected += found[:1]
+        missing += [] if found else [number]
+    keys = [spell(values) for values in drawn]
+    body = {"keys": keys, "fields": ",".join(c.filtered for c in wanted), "format": "arrow"}
+    request = urllib.request.Request(f"{url}/v1/tables/{name}/rows:batchGet", json.dumps(body).encode())
+    try:
+        with urllib.request.urlopen(request) as response:
+            table = pa.ipc.open_stream(io.BytesIO(response.read())).read_all()
+            told = [int(n) for n in (response.headers.get("Quern-Missing") or "").split(",") if n]
+    except urllib.error.HTTPError as error:
+        answer = error.read().decode()
+        return [] if twice and "KEY_NOT_UNIQUE" in answer else [f"{body}: {error.code} {answer[:500]}"]
+    if twice:
+        return [f"{body}: several rows have one of the keys {[c.name for c in key]}, and no word of it"]
+    if told != missing:
+        return [f"{body}: {told} are said to be missing, {missing} are"]
+    if found := differs(arrow_rows(table), expected, [f.type for f in table.schema]):
+        return [f"{body}: {found}"]
+    request = urllib.request.Request(f"{url}/v1/tables/{name}/rows:batchGet", json.dumps(body | {"format": "json"}).encode())
+    with urllib.request.urlopen(request) as response:
+        envelope = json.load(response)
+    if envelope["missing"] != [keys[n] for n in missing] or len(envelope["rows"]) != len(expected):
+        return [f"{body}: json has {len(envelope['rows'])} rows and misses {envelope['missing']}"]
     return []
 
 
@@ -204,17 +298,39 @@ def floats(duck, parts, rng):
     return "floats", [Column("id", "number", [3, 250, 499]), Column("x", "number", [1.5, -2.25, 0.0]), Column("y", "number", [7.0])], 500
 
 
-def main(url, folder, parts, seed, cases):
+def moments(duck, parts, rng):
+    """A table of times in several units; what they are compared with may be finer."""
+    start, span = dt.datetime(2024, 2, 28), 4 * 86_400 * 1_000_000
+    values = [rng.choice([start + dt.timedelta(microseconds=rng.randrange(span)), start + dt.timedelta(hours=rng.randrange(96)), None])
+              for _ in range(400)]
+    whole = [v and v.replace(microsecond=v.microsecond // 1000 * 1000) for v in values]
+    drawn_times = pa.table({
+        "id": range(400), "ms": pa.array(whole, pa.timestamp("ms")), "us": pa.array(values, pa.timestamp("us")),
+        "ns": pa.array(values, pa.timestamp("ns")), "zoned": pa.array(values, pa.timestamp("ms", "UTC"), safe=False),
+        "day": pa.array([v and v.date() for v in reversed(values)], pa.date32()),
+    })
+    pq.write_table(drawn_times, os.path.join(parts, "moments.parquet"), row_group_size=50)
+    duck.execute('CREATE TABLE moments AS SELECT *, row_number() OVER () AS "the row" FROM drawn_times')
+    fine = [v for v in values if v]
+    times = [Column(name, "time", fine) for name in ("ms", "us", "ns", "zoned")]
+    return "moments", [Column("id", "number", [3, 99]), *times, Column("day", "date", [v.date() for v in fine])], 400
+
+
+def main(url, folder, parts, config, seed, cases):
     rng, duck = random.Random(int(seed)), duckdb.connect()
     tables = [(*table, table[0]) for table in load(url, folder, duck)]
     for name, columns, size, _ in tables[::3]:
         tables.append((split(duck, parts, name, size), columns, size, name))
     # As many walks as of a tenth of the tables.
-    tables += [(*floats(duck, parts, rng), "floats")] * (len(tables) // 10)
+    tables += [(*floats(duck, parts, rng), "floats"), (*moments(duck, parts, rng), "moments")] * (len(tables) // 10)
+    keys = declare(url, config, rng, tables)
     for number in range(int(cases)):
         name, columns, size, source = rng.choice(tables)
         try:
-            problems = case(url, duck, rng, name, columns, size, source)
+            if number % 3 == 2:
+                problems = by_key(url, duck, rng, name, columns, size, source, keys[name])
+            else:
+                problems = case(url, duck, rng, name, columns, size, source)
         except Exception as error:  # pylint: disable=broad-except
             problems = [f"{type(error).__name__}: {error}"]
         print(json.dumps({"name": f"{number}-{name}", "problems": problems}), flush=True)

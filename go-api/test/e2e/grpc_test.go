@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +53,10 @@ func (s step) overGRPC(t *testing.T, address string) error {
 		return err
 	}
 	defer func() { _ = connection.Close() }()
-	messages, err := call(ctx, connection, method, request)
+	messages, header, err := call(ctx, connection, method, request)
+	if err := checkHeaders("header metadata", s.Expect.Headers, header); err != nil {
+		return err
+	}
 	return s.Expect.checkGRPC(messages, err)
 }
 
@@ -76,27 +80,35 @@ func findMethod(name string) (protoreflect.MethodDescriptor, error) {
 	return descriptorOf, nil
 }
 
-func call(ctx context.Context, connection *grpc.ClientConn, method protoreflect.MethodDescriptor, request proto.Message) ([]proto.Message, error) {
+// call returns the messages and the response's header metadata.
+func call(ctx context.Context, connection *grpc.ClientConn, method protoreflect.MethodDescriptor, request proto.Message) ([]proto.Message, http.Header, error) {
 	path := fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name())
 	stream, err := connection.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := stream.SendMsg(request); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := stream.CloseSend(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	header := http.Header{}
 	var messages []proto.Message
 	for {
 		message := dynamicpb.NewMessage(method.Output())
 		err := stream.RecvMsg(message)
+		if len(header) == 0 {
+			md, _ := stream.Header()
+			for name, lines := range md {
+				header[http.CanonicalHeaderKey(name)] = lines
+			}
+		}
 		if errors.Is(err, io.EOF) {
-			return messages, nil
+			return messages, header, nil
 		}
 		if err != nil {
-			return messages, err
+			return messages, header, err
 		}
 		messages = append(messages, message)
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/quern-data/quern/go-api/test/harness"
 )
@@ -51,6 +52,7 @@ type page struct {
 	status int
 	Rows   []struct{ ID int64 }
 	Next   string `json:"next_page_token"`
+	Total  *int64 `json:"total_size"`
 	Error  struct {
 		Message string
 		Details []struct{ Reason string }
@@ -124,8 +126,8 @@ func TestPagesKeepTheirSnapshot(t *testing.T) {
 	server := harness.Start(t, folder)
 
 	for _, order := range []string{"", "half desc"} {
-		arguments := url.Values{"page_size": {"7"}, "order_by": {order}, "filter": {"id != 13"}}
-		seen := map[int64]int{}
+		arguments := url.Values{"page_size": {"7"}, "order_by": {order}, "filter": {"id != 13"}, "count": {"exact"}}
+		seen, totals := map[int64]int{}, map[int64]bool{}
 		for pages := 0; ; pages++ {
 			read := readPage(t, server.URL, "t", arguments)
 			if read.status != http.StatusOK {
@@ -134,6 +136,14 @@ func TestPagesKeepTheirSnapshot(t *testing.T) {
 			for _, row := range read.Rows {
 				seen[row.ID]++
 			}
+			if (read.Total != nil) != (pages%3 != 1) {
+				t.Errorf("page %d: the count is %v", pages, read.Total)
+			}
+			if read.Total != nil {
+				totals[*read.Total] = true
+			}
+			// Not every page need be asked.
+			arguments.Set("count", map[bool]string{true: "none", false: "exact"}[pages%3 == 0])
 			// Files come while the pages are read, before and after the others; no page shows them.
 			numbered(t, filepath.Join(folder, "t", fmt.Sprintf("a%s%d.csv", strings.TrimSuffix(order, " desc"), pages)), 1000+pages, 1000+pages)
 			if (read.Next == "") != (read.link == "") {
@@ -144,6 +154,9 @@ func TestPagesKeepTheirSnapshot(t *testing.T) {
 			}
 			arguments.Set("page_token", read.Next)
 			arguments.Set("page_size", strconv.Itoa(5+pages))
+		}
+		if len(totals) != 1 || !totals[int64(len(seen))] {
+			t.Errorf("order %q: %d rows, the pages count %v", order, len(seen), totals)
 		}
 		for id := int64(1); id <= 100; id++ {
 			if want := map[bool]int{true: 0, false: 1}[id == 13]; seen[id] != want {
@@ -166,6 +179,36 @@ func TestPagesKeepTheirSnapshot(t *testing.T) {
 	again := readPage(t, server.URL, "t", arguments)
 	if again.status != http.StatusOK || again.Next == "" || again.Next == first.Next {
 		t.Errorf("started again: %d %s", again.status, again.Next)
+	}
+}
+
+// TestPagesKeepTheirTime walks a filter that would match nothing any more by the time of the second page.
+func TestPagesKeepTheirTime(t *testing.T) {
+	folder := t.TempDir()
+	server := harness.Start(t, folder)
+	soon := time.Now().UTC().Add(2 * time.Second)
+	var text strings.Builder
+	text.WriteString("id,at\n")
+	for id := range 5 {
+		fmt.Fprintf(&text, "%d,%s\n", id, soon.Format("2006-01-02T15:04:05.000"))
+	}
+	must(t, os.WriteFile(filepath.Join(folder, ".t.tmp"), []byte(text.String()), 0o600))
+	must(t, os.Rename(filepath.Join(folder, ".t.tmp"), filepath.Join(folder, "t.csv")))
+
+	arguments := url.Values{"filter": {"at > now()"}, "page_size": {"2"}}
+	first := readPage(t, server.URL, "t", arguments)
+	if got := strings.Join(first.ids(), " "); got != "0 1" || first.Next == "" {
+		t.Fatalf("the first page is %q: %d %s", got, first.status, first.Error.Message)
+	}
+	time.Sleep(time.Until(soon) + 50*time.Millisecond)
+	if late := readPage(t, server.URL, "t", arguments); late.status != http.StatusOK || len(late.Rows) != 0 {
+		t.Errorf("asked too late: %d, %v", late.status, late.ids())
+	}
+	arguments.Set("page_token", first.Next)
+	arguments.Set("count", "exact")
+	second := readPage(t, server.URL, "t", arguments)
+	if got := strings.Join(second.ids(), " "); got != "2 3" || second.Total == nil || *second.Total != 5 {
+		t.Errorf("the second page is %q of %v: %d %s", got, second.Total, second.status, second.Error.Message)
 	}
 }
 

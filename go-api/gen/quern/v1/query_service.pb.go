@@ -169,7 +169,8 @@ type Receipt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many rows were sent.
 	Rows int64 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
-	// How many bytes the digest covers: the whole body, or with `json` all before the receipt.
+	// How many bytes the digest covers: the whole body, or with `json` all up to the `]` that
+	// closes the rows.
 	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// The digest of those bytes as an RFC 9530 member, such as `sha-256=:…:`.
 	Digest string `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`

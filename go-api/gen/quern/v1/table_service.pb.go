@@ -80,7 +80,153 @@ func (x Table_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Table_State.Descriptor instead.
 func (Table_State) EnumDescriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{8, 0}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{10, 0}
+}
+
+// BatchGetRowsRequest names rows.
+type BatchGetRowsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The table's name.
+	Table string `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`
+	// The keys, 1 to 1000, each spelled as in GetRowRequest. A key that is named twice has its row twice.
+	Keys []string `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Which columns, separated by commas; all where empty.
+	Fields string `protobuf:"bytes,3,opt,name=fields,proto3" json:"fields,omitempty"`
+	// As in ReadRowsRequest.
+	Format string `protobuf:"bytes,4,opt,name=format,proto3" json:"format,omitempty"`
+	// As in ReadRowsRequest.
+	Numbers string `protobuf:"bytes,5,opt,name=numbers,proto3" json:"numbers,omitempty"`
+	// As in ReadRowsRequest.
+	Timeout       *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchGetRowsRequest) Reset() {
+	*x = BatchGetRowsRequest{}
+	mi := &file_quern_v1_table_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchGetRowsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchGetRowsRequest) ProtoMessage() {}
+
+func (x *BatchGetRowsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_v1_table_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchGetRowsRequest.ProtoReflect.Descriptor instead.
+func (*BatchGetRowsRequest) Descriptor() ([]byte, []int) {
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *BatchGetRowsRequest) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *BatchGetRowsRequest) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *BatchGetRowsRequest) GetFields() string {
+	if x != nil {
+		return x.Fields
+	}
+	return ""
+}
+
+func (x *BatchGetRowsRequest) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+func (x *BatchGetRowsRequest) GetNumbers() string {
+	if x != nil {
+		return x.Numbers
+	}
+	return ""
+}
+
+func (x *BatchGetRowsRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// BatchGetRowsResponse is one part of the rows.
+type BatchGetRowsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Encoded bytes; the first message also names the content type.
+	Body *httpbody.HttpBody `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
+	// What ends a complete answer; on the last message only.
+	Receipt       *Receipt `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchGetRowsResponse) Reset() {
+	*x = BatchGetRowsResponse{}
+	mi := &file_quern_v1_table_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchGetRowsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchGetRowsResponse) ProtoMessage() {}
+
+func (x *BatchGetRowsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_v1_table_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchGetRowsResponse.ProtoReflect.Descriptor instead.
+func (*BatchGetRowsResponse) Descriptor() ([]byte, []int) {
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *BatchGetRowsResponse) GetBody() *httpbody.HttpBody {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *BatchGetRowsResponse) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
 }
 
 // GetRowRequest names a row.
@@ -105,7 +251,7 @@ type GetRowRequest struct {
 
 func (x *GetRowRequest) Reset() {
 	*x = GetRowRequest{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[0]
+	mi := &file_quern_v1_table_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -117,7 +263,7 @@ func (x *GetRowRequest) String() string {
 func (*GetRowRequest) ProtoMessage() {}
 
 func (x *GetRowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[0]
+	mi := &file_quern_v1_table_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -130,7 +276,7 @@ func (x *GetRowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRowRequest.ProtoReflect.Descriptor instead.
 func (*GetRowRequest) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{0}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *GetRowRequest) GetTable() string {
@@ -188,7 +334,7 @@ type GetRowResponse struct {
 
 func (x *GetRowResponse) Reset() {
 	*x = GetRowResponse{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[1]
+	mi := &file_quern_v1_table_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -200,7 +346,7 @@ func (x *GetRowResponse) String() string {
 func (*GetRowResponse) ProtoMessage() {}
 
 func (x *GetRowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[1]
+	mi := &file_quern_v1_table_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -213,7 +359,7 @@ func (x *GetRowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRowResponse.ProtoReflect.Descriptor instead.
 func (*GetRowResponse) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{1}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetRowResponse) GetBody() *httpbody.HttpBody {
@@ -244,8 +390,8 @@ type ReadRowsRequest struct {
 	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// The most rows to return, 1 to 10000; 0 means 100 and larger values are taken as 10000 (AIP-158).
 	PageSize int32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The `next_page_token` of the page before; empty for the first page. All but `page_size`, `format`, `numbers` and
-	// `timeout` must be as they were.
+	// The `next_page_token` of the page before; empty for the first page. All but `page_size`, `format`, `numbers`,
+	// `timeout` and `count` must be as they were.
 	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// `json` (the default), `json-array`, `ndjson`, `csv`, `arrow` or `parquet`. Over REST it wins over Accept.
 	Format string `protobuf:"bytes,7,opt,name=format,proto3" json:"format,omitempty"`
@@ -253,14 +399,17 @@ type ReadRowsRequest struct {
 	// or `string`.
 	Numbers string `protobuf:"bytes,8,opt,name=numbers,proto3" json:"numbers,omitempty"`
 	// The longest the request may take, more than 0; the server's default where absent, and its maximum above that.
-	Timeout       *durationpb.Duration `protobuf:"bytes,9,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,9,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// `none` (the default), or `exact`: how many rows the filter matches in the pages' snapshot, over all pages (AIP-158,
+	// `total_size`). It may differ from page to page.
+	Count         string `protobuf:"bytes,10,opt,name=count,proto3" json:"count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReadRowsRequest) Reset() {
 	*x = ReadRowsRequest{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[2]
+	mi := &file_quern_v1_table_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -272,7 +421,7 @@ func (x *ReadRowsRequest) String() string {
 func (*ReadRowsRequest) ProtoMessage() {}
 
 func (x *ReadRowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[2]
+	mi := &file_quern_v1_table_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -285,7 +434,7 @@ func (x *ReadRowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRowsRequest.ProtoReflect.Descriptor instead.
 func (*ReadRowsRequest) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{2}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ReadRowsRequest) GetTable() string {
@@ -351,6 +500,13 @@ func (x *ReadRowsRequest) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *ReadRowsRequest) GetCount() string {
+	if x != nil {
+		return x.Count
+	}
+	return ""
+}
+
 // ReadRowsResponse is one part of a page.
 type ReadRowsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -364,7 +520,7 @@ type ReadRowsResponse struct {
 
 func (x *ReadRowsResponse) Reset() {
 	*x = ReadRowsResponse{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[3]
+	mi := &file_quern_v1_table_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -376,7 +532,7 @@ func (x *ReadRowsResponse) String() string {
 func (*ReadRowsResponse) ProtoMessage() {}
 
 func (x *ReadRowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[3]
+	mi := &file_quern_v1_table_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -389,7 +545,7 @@ func (x *ReadRowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRowsResponse.ProtoReflect.Descriptor instead.
 func (*ReadRowsResponse) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{3}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReadRowsResponse) GetBody() *httpbody.HttpBody {
@@ -419,7 +575,7 @@ type ListTablesRequest struct {
 
 func (x *ListTablesRequest) Reset() {
 	*x = ListTablesRequest{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[4]
+	mi := &file_quern_v1_table_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -431,7 +587,7 @@ func (x *ListTablesRequest) String() string {
 func (*ListTablesRequest) ProtoMessage() {}
 
 func (x *ListTablesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[4]
+	mi := &file_quern_v1_table_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -444,7 +600,7 @@ func (x *ListTablesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTablesRequest.ProtoReflect.Descriptor instead.
 func (*ListTablesRequest) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{4}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListTablesRequest) GetPageSize() int32 {
@@ -478,7 +634,7 @@ type ListTablesResponse struct {
 
 func (x *ListTablesResponse) Reset() {
 	*x = ListTablesResponse{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[5]
+	mi := &file_quern_v1_table_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +646,7 @@ func (x *ListTablesResponse) String() string {
 func (*ListTablesResponse) ProtoMessage() {}
 
 func (x *ListTablesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[5]
+	mi := &file_quern_v1_table_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +659,7 @@ func (x *ListTablesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTablesResponse.ProtoReflect.Descriptor instead.
 func (*ListTablesResponse) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{5}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListTablesResponse) GetTables() []*Table {
@@ -545,7 +701,7 @@ type GetTableRequest struct {
 
 func (x *GetTableRequest) Reset() {
 	*x = GetTableRequest{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[6]
+	mi := &file_quern_v1_table_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +713,7 @@ func (x *GetTableRequest) String() string {
 func (*GetTableRequest) ProtoMessage() {}
 
 func (x *GetTableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[6]
+	mi := &file_quern_v1_table_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +726,7 @@ func (x *GetTableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTableRequest.ProtoReflect.Descriptor instead.
 func (*GetTableRequest) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{6}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetTableRequest) GetTable() string {
@@ -591,7 +747,7 @@ type GetTableResponse struct {
 
 func (x *GetTableResponse) Reset() {
 	*x = GetTableResponse{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[7]
+	mi := &file_quern_v1_table_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +759,7 @@ func (x *GetTableResponse) String() string {
 func (*GetTableResponse) ProtoMessage() {}
 
 func (x *GetTableResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[7]
+	mi := &file_quern_v1_table_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +772,7 @@ func (x *GetTableResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTableResponse.ProtoReflect.Descriptor instead.
 func (*GetTableResponse) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{7}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetTableResponse) GetTable() *Table {
@@ -657,7 +813,7 @@ type Table struct {
 
 func (x *Table) Reset() {
 	*x = Table{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[8]
+	mi := &file_quern_v1_table_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +825,7 @@ func (x *Table) String() string {
 func (*Table) ProtoMessage() {}
 
 func (x *Table) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[8]
+	mi := &file_quern_v1_table_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +838,7 @@ func (x *Table) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Table.ProtoReflect.Descriptor instead.
 func (*Table) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{8}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Table) GetName() string {
@@ -779,7 +935,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[9]
+	mi := &file_quern_v1_table_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +947,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[9]
+	mi := &file_quern_v1_table_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +960,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{9}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Problem) GetReason() string {
@@ -852,7 +1008,7 @@ type Column struct {
 
 func (x *Column) Reset() {
 	*x = Column{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[10]
+	mi := &file_quern_v1_table_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +1020,7 @@ func (x *Column) String() string {
 func (*Column) ProtoMessage() {}
 
 func (x *Column) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[10]
+	mi := &file_quern_v1_table_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1033,7 @@ func (x *Column) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Column.ProtoReflect.Descriptor instead.
 func (*Column) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{10}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Column) GetName() string {
@@ -921,7 +1077,7 @@ type PassedOver struct {
 
 func (x *PassedOver) Reset() {
 	*x = PassedOver{}
-	mi := &file_quern_v1_table_service_proto_msgTypes[11]
+	mi := &file_quern_v1_table_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1089,7 @@ func (x *PassedOver) String() string {
 func (*PassedOver) ProtoMessage() {}
 
 func (x *PassedOver) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_v1_table_service_proto_msgTypes[11]
+	mi := &file_quern_v1_table_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1102,7 @@ func (x *PassedOver) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PassedOver.ProtoReflect.Descriptor instead.
 func (*PassedOver) Descriptor() ([]byte, []int) {
-	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{11}
+	return file_quern_v1_table_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PassedOver) GetPath() string {
@@ -967,7 +1123,17 @@ var File_quern_v1_table_service_proto protoreflect.FileDescriptor
 
 const file_quern_v1_table_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cquern/v1/table_service.proto\x12\bquern.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cquern/v1/query_service.proto\"\xda\x01\n" +
+	"\x1cquern/v1/table_service.proto\x12\bquern.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cquern/v1/query_service.proto\"\xe2\x01\n" +
+	"\x13BatchGetRowsRequest\x12\x1a\n" +
+	"\x05table\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\x05table\x12\x18\n" +
+	"\x04keys\x18\x02 \x03(\tB\x04\xe2A\x01\x02R\x04keys\x12\x1c\n" +
+	"\x06fields\x18\x03 \x01(\tB\x04\xe2A\x01\x01R\x06fields\x12\x1c\n" +
+	"\x06format\x18\x04 \x01(\tB\x04\xe2A\x01\x01R\x06format\x12\x1e\n" +
+	"\anumbers\x18\x05 \x01(\tB\x04\xe2A\x01\x01R\anumbers\x129\n" +
+	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x04\xe2A\x01\x01R\atimeout\"m\n" +
+	"\x14BatchGetRowsResponse\x12(\n" +
+	"\x04body\x18\x01 \x01(\v2\x14.google.api.HttpBodyR\x04body\x12+\n" +
+	"\areceipt\x18\x02 \x01(\v2\x11.quern.v1.ReceiptR\areceipt\"\xda\x01\n" +
 	"\rGetRowRequest\x12\x1a\n" +
 	"\x05table\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\x05table\x12\x16\n" +
 	"\x03key\x18\x02 \x01(\tB\x04\xe2A\x01\x02R\x03key\x12\x1c\n" +
@@ -977,7 +1143,7 @@ const file_quern_v1_table_service_proto_rawDesc = "" +
 	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationB\x04\xe2A\x01\x01R\atimeout\"g\n" +
 	"\x0eGetRowResponse\x12(\n" +
 	"\x04body\x18\x01 \x01(\v2\x14.google.api.HttpBodyR\x04body\x12+\n" +
-	"\areceipt\x18\x02 \x01(\v2\x11.quern.v1.ReceiptR\areceipt\"\xcb\x02\n" +
+	"\areceipt\x18\x02 \x01(\v2\x11.quern.v1.ReceiptR\areceipt\"\xe7\x02\n" +
 	"\x0fReadRowsRequest\x12\x1a\n" +
 	"\x05table\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\x05table\x12\x1c\n" +
 	"\x06filter\x18\x02 \x01(\tB\x04\xe2A\x01\x01R\x06filter\x12\x1c\n" +
@@ -988,7 +1154,9 @@ const file_quern_v1_table_service_proto_rawDesc = "" +
 	"page_token\x18\x06 \x01(\tB\x04\xe2A\x01\x01R\tpageToken\x12\x1c\n" +
 	"\x06format\x18\a \x01(\tB\x04\xe2A\x01\x01R\x06format\x12\x1e\n" +
 	"\anumbers\x18\b \x01(\tB\x04\xe2A\x01\x01R\anumbers\x129\n" +
-	"\atimeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\x04\xe2A\x01\x01R\atimeout\"i\n" +
+	"\atimeout\x18\t \x01(\v2\x19.google.protobuf.DurationB\x04\xe2A\x01\x01R\atimeout\x12\x1a\n" +
+	"\x05count\x18\n" +
+	" \x01(\tB\x04\xe2A\x01\x01R\x05count\"i\n" +
 	"\x10ReadRowsResponse\x12(\n" +
 	"\x04body\x18\x01 \x01(\v2\x14.google.api.HttpBodyR\x04body\x12+\n" +
 	"\areceipt\x18\x02 \x01(\v2\x11.quern.v1.ReceiptR\areceipt\"[\n" +
@@ -1042,14 +1210,15 @@ const file_quern_v1_table_service_proto_rawDesc = "" +
 	"\n" +
 	"PassedOver\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason2\xa9\x03\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason2\xd8\x04\n" +
 	"\fTableService\x12[\n" +
 	"\n" +
 	"ListTables\x12\x1b.quern.v1.ListTablesRequest\x1a\x1c.quern.v1.ListTablesResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/tables\x12d\n" +
 	"\bGetTable\x12\x19.quern.v1.GetTableRequest\x1a\x1a.quern.v1.GetTableResponse\"!\x82\xd3\xe4\x93\x02\x1bb\x05table\x12\x12/v1/tables/{table}\x12j\n" +
 	"\bReadRows\x12\x19.quern.v1.ReadRowsRequest\x1a\x1a.quern.v1.ReadRowsResponse\"%\x82\xd3\xe4\x93\x02\x1fb\x04body\x12\x17/v1/tables/{table}/rows0\x01\x12j\n" +
-	"\x06GetRow\x12\x17.quern.v1.GetRowRequest\x1a\x18.quern.v1.GetRowResponse\"+\x82\xd3\xe4\x93\x02%b\x04body\x12\x1d/v1/tables/{table}/rows/{key}0\x01B9Z7github.com/quern-data/quern/go-api/gen/quern/v1;quernv1b\x06proto3"
+	"\x06GetRow\x12\x17.quern.v1.GetRowRequest\x1a\x18.quern.v1.GetRowResponse\"+\x82\xd3\xe4\x93\x02%b\x04body\x12\x1d/v1/tables/{table}/rows/{key}0\x01\x12\xac\x01\n" +
+	"\fBatchGetRows\x12\x1d.quern.v1.BatchGetRowsRequest\x1a\x1e.quern.v1.BatchGetRowsResponse\"[\x82\xd3\xe4\x93\x02UZ+:\x01*b\x04body\" /v1/tables/{table}/rows:batchGetb\x04body\x12 /v1/tables/{table}/rows:batchGet0\x01B9Z7github.com/quern-data/quern/go-api/gen/quern/v1;quernv1b\x06proto3"
 
 var (
 	file_quern_v1_table_service_proto_rawDescOnce sync.Once
@@ -1064,52 +1233,59 @@ func file_quern_v1_table_service_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_v1_table_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quern_v1_table_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_quern_v1_table_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_quern_v1_table_service_proto_goTypes = []any{
-	(Table_State)(0),            // 0: quern.v1.Table.State
-	(*GetRowRequest)(nil),       // 1: quern.v1.GetRowRequest
-	(*GetRowResponse)(nil),      // 2: quern.v1.GetRowResponse
-	(*ReadRowsRequest)(nil),     // 3: quern.v1.ReadRowsRequest
-	(*ReadRowsResponse)(nil),    // 4: quern.v1.ReadRowsResponse
-	(*ListTablesRequest)(nil),   // 5: quern.v1.ListTablesRequest
-	(*ListTablesResponse)(nil),  // 6: quern.v1.ListTablesResponse
-	(*GetTableRequest)(nil),     // 7: quern.v1.GetTableRequest
-	(*GetTableResponse)(nil),    // 8: quern.v1.GetTableResponse
-	(*Table)(nil),               // 9: quern.v1.Table
-	(*Problem)(nil),             // 10: quern.v1.Problem
-	(*Column)(nil),              // 11: quern.v1.Column
-	(*PassedOver)(nil),          // 12: quern.v1.PassedOver
-	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
-	(*httpbody.HttpBody)(nil),   // 14: google.api.HttpBody
-	(*Receipt)(nil),             // 15: quern.v1.Receipt
+	(Table_State)(0),             // 0: quern.v1.Table.State
+	(*BatchGetRowsRequest)(nil),  // 1: quern.v1.BatchGetRowsRequest
+	(*BatchGetRowsResponse)(nil), // 2: quern.v1.BatchGetRowsResponse
+	(*GetRowRequest)(nil),        // 3: quern.v1.GetRowRequest
+	(*GetRowResponse)(nil),       // 4: quern.v1.GetRowResponse
+	(*ReadRowsRequest)(nil),      // 5: quern.v1.ReadRowsRequest
+	(*ReadRowsResponse)(nil),     // 6: quern.v1.ReadRowsResponse
+	(*ListTablesRequest)(nil),    // 7: quern.v1.ListTablesRequest
+	(*ListTablesResponse)(nil),   // 8: quern.v1.ListTablesResponse
+	(*GetTableRequest)(nil),      // 9: quern.v1.GetTableRequest
+	(*GetTableResponse)(nil),     // 10: quern.v1.GetTableResponse
+	(*Table)(nil),                // 11: quern.v1.Table
+	(*Problem)(nil),              // 12: quern.v1.Problem
+	(*Column)(nil),               // 13: quern.v1.Column
+	(*PassedOver)(nil),           // 14: quern.v1.PassedOver
+	(*durationpb.Duration)(nil),  // 15: google.protobuf.Duration
+	(*httpbody.HttpBody)(nil),    // 16: google.api.HttpBody
+	(*Receipt)(nil),              // 17: quern.v1.Receipt
 }
 var file_quern_v1_table_service_proto_depIdxs = []int32{
-	13, // 0: quern.v1.GetRowRequest.timeout:type_name -> google.protobuf.Duration
-	14, // 1: quern.v1.GetRowResponse.body:type_name -> google.api.HttpBody
-	15, // 2: quern.v1.GetRowResponse.receipt:type_name -> quern.v1.Receipt
-	13, // 3: quern.v1.ReadRowsRequest.timeout:type_name -> google.protobuf.Duration
-	14, // 4: quern.v1.ReadRowsResponse.body:type_name -> google.api.HttpBody
-	15, // 5: quern.v1.ReadRowsResponse.receipt:type_name -> quern.v1.Receipt
-	9,  // 6: quern.v1.ListTablesResponse.tables:type_name -> quern.v1.Table
-	12, // 7: quern.v1.ListTablesResponse.passed_over:type_name -> quern.v1.PassedOver
-	9,  // 8: quern.v1.GetTableResponse.table:type_name -> quern.v1.Table
-	0,  // 9: quern.v1.Table.state:type_name -> quern.v1.Table.State
-	10, // 10: quern.v1.Table.problem:type_name -> quern.v1.Problem
-	11, // 11: quern.v1.Table.columns:type_name -> quern.v1.Column
-	11, // 12: quern.v1.Column.children:type_name -> quern.v1.Column
-	5,  // 13: quern.v1.TableService.ListTables:input_type -> quern.v1.ListTablesRequest
-	7,  // 14: quern.v1.TableService.GetTable:input_type -> quern.v1.GetTableRequest
-	3,  // 15: quern.v1.TableService.ReadRows:input_type -> quern.v1.ReadRowsRequest
-	1,  // 16: quern.v1.TableService.GetRow:input_type -> quern.v1.GetRowRequest
-	6,  // 17: quern.v1.TableService.ListTables:output_type -> quern.v1.ListTablesResponse
-	8,  // 18: quern.v1.TableService.GetTable:output_type -> quern.v1.GetTableResponse
-	4,  // 19: quern.v1.TableService.ReadRows:output_type -> quern.v1.ReadRowsResponse
-	2,  // 20: quern.v1.TableService.GetRow:output_type -> quern.v1.GetRowResponse
-	17, // [17:21] is the sub-list for method output_type
-	13, // [13:17] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	15, // 0: quern.v1.BatchGetRowsRequest.timeout:type_name -> google.protobuf.Duration
+	16, // 1: quern.v1.BatchGetRowsResponse.body:type_name -> google.api.HttpBody
+	17, // 2: quern.v1.BatchGetRowsResponse.receipt:type_name -> quern.v1.Receipt
+	15, // 3: quern.v1.GetRowRequest.timeout:type_name -> google.protobuf.Duration
+	16, // 4: quern.v1.GetRowResponse.body:type_name -> google.api.HttpBody
+	17, // 5: quern.v1.GetRowResponse.receipt:type_name -> quern.v1.Receipt
+	15, // 6: quern.v1.ReadRowsRequest.timeout:type_name -> google.protobuf.Duration
+	16, // 7: quern.v1.ReadRowsResponse.body:type_name -> google.api.HttpBody
+	17, // 8: quern.v1.ReadRowsResponse.receipt:type_name -> quern.v1.Receipt
+	11, // 9: quern.v1.ListTablesResponse.tables:type_name -> quern.v1.Table
+	14, // 10: quern.v1.ListTablesResponse.passed_over:type_name -> quern.v1.PassedOver
+	11, // 11: quern.v1.GetTableResponse.table:type_name -> quern.v1.Table
+	0,  // 12: quern.v1.Table.state:type_name -> quern.v1.Table.State
+	12, // 13: quern.v1.Table.problem:type_name -> quern.v1.Problem
+	13, // 14: quern.v1.Table.columns:type_name -> quern.v1.Column
+	13, // 15: quern.v1.Column.children:type_name -> quern.v1.Column
+	7,  // 16: quern.v1.TableService.ListTables:input_type -> quern.v1.ListTablesRequest
+	9,  // 17: quern.v1.TableService.GetTable:input_type -> quern.v1.GetTableRequest
+	5,  // 18: quern.v1.TableService.ReadRows:input_type -> quern.v1.ReadRowsRequest
+	3,  // 19: quern.v1.TableService.GetRow:input_type -> quern.v1.GetRowRequest
+	1,  // 20: quern.v1.TableService.BatchGetRows:input_type -> quern.v1.BatchGetRowsRequest
+	8,  // 21: quern.v1.TableService.ListTables:output_type -> quern.v1.ListTablesResponse
+	10, // 22: quern.v1.TableService.GetTable:output_type -> quern.v1.GetTableResponse
+	6,  // 23: quern.v1.TableService.ReadRows:output_type -> quern.v1.ReadRowsResponse
+	4,  // 24: quern.v1.TableService.GetRow:output_type -> quern.v1.GetRowResponse
+	2,  // 25: quern.v1.TableService.BatchGetRows:output_type -> quern.v1.BatchGetRowsResponse
+	21, // [21:26] is the sub-list for method output_type
+	16, // [16:21] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_quern_v1_table_service_proto_init() }
@@ -1118,15 +1294,15 @@ func file_quern_v1_table_service_proto_init() {
 		return
 	}
 	file_quern_v1_query_service_proto_init()
-	file_quern_v1_table_service_proto_msgTypes[8].OneofWrappers = []any{}
-	file_quern_v1_table_service_proto_msgTypes[9].OneofWrappers = []any{}
+	file_quern_v1_table_service_proto_msgTypes[10].OneofWrappers = []any{}
+	file_quern_v1_table_service_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_v1_table_service_proto_rawDesc), len(file_quern_v1_table_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

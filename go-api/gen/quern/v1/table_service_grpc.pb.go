@@ -21,10 +21,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TableService_ListTables_FullMethodName = "/quern.v1.TableService/ListTables"
-	TableService_GetTable_FullMethodName   = "/quern.v1.TableService/GetTable"
-	TableService_ReadRows_FullMethodName   = "/quern.v1.TableService/ReadRows"
-	TableService_GetRow_FullMethodName     = "/quern.v1.TableService/GetRow"
+	TableService_ListTables_FullMethodName   = "/quern.v1.TableService/ListTables"
+	TableService_GetTable_FullMethodName     = "/quern.v1.TableService/GetTable"
+	TableService_ReadRows_FullMethodName     = "/quern.v1.TableService/ReadRows"
+	TableService_GetRow_FullMethodName       = "/quern.v1.TableService/GetRow"
+	TableService_BatchGetRows_FullMethodName = "/quern.v1.TableService/BatchGetRows"
 )
 
 // TableServiceClient is the client API for TableService service.
@@ -40,11 +41,16 @@ type TableServiceClient interface {
 	// ReadRows streams one page of a table's rows, encoded. All pages together are the rows of one snapshot, each once,
 	// in one order. The first message names the content type; the last carries the receipt and nothing else. A stream
 	// that ends without a receipt failed. The next page's token is in the response header metadata
-	// `quern-next-page-token`; there is none on the last page.
+	// `quern-next-page-token`; there is none on the last page. `quern-total-size` is there where `count` asks for it.
 	ReadRows(ctx context.Context, in *ReadRowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRowsResponse], error)
 	// GetRow reads one row by the table's key (AIP-131), which quern.yaml declares; FAILED_PRECONDITION with the reason
 	// NO_KEY where it does not. The messages are those of ReadRows; with `json`, the body is the row itself.
 	GetRow(ctx context.Context, in *GetRowRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetRowResponse], error)
+	// BatchGetRows reads rows by the table's key (AIP-231), all from one snapshot, in the order of the request. A key that
+	// no row has is no failure: `json` names it in `missing`, and the response header metadata `quern-missing` holds, in
+	// every format, the numbers of such keys, counted from 0. The messages are those of ReadRows. POST is for more keys
+	// than a URL bears.
+	BatchGetRows(ctx context.Context, in *BatchGetRowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BatchGetRowsResponse], error)
 }
 
 type tableServiceClient struct {
@@ -113,6 +119,25 @@ func (c *tableServiceClient) GetRow(ctx context.Context, in *GetRowRequest, opts
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TableService_GetRowClient = grpc.ServerStreamingClient[GetRowResponse]
 
+func (c *tableServiceClient) BatchGetRows(ctx context.Context, in *BatchGetRowsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BatchGetRowsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TableService_ServiceDesc.Streams[2], TableService_BatchGetRows_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BatchGetRowsRequest, BatchGetRowsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TableService_BatchGetRowsClient = grpc.ServerStreamingClient[BatchGetRowsResponse]
+
 // TableServiceServer is the server API for TableService service.
 // All implementations must embed UnimplementedTableServiceServer
 // for forward compatibility.
@@ -126,11 +151,16 @@ type TableServiceServer interface {
 	// ReadRows streams one page of a table's rows, encoded. All pages together are the rows of one snapshot, each once,
 	// in one order. The first message names the content type; the last carries the receipt and nothing else. A stream
 	// that ends without a receipt failed. The next page's token is in the response header metadata
-	// `quern-next-page-token`; there is none on the last page.
+	// `quern-next-page-token`; there is none on the last page. `quern-total-size` is there where `count` asks for it.
 	ReadRows(*ReadRowsRequest, grpc.ServerStreamingServer[ReadRowsResponse]) error
 	// GetRow reads one row by the table's key (AIP-131), which quern.yaml declares; FAILED_PRECONDITION with the reason
 	// NO_KEY where it does not. The messages are those of ReadRows; with `json`, the body is the row itself.
 	GetRow(*GetRowRequest, grpc.ServerStreamingServer[GetRowResponse]) error
+	// BatchGetRows reads rows by the table's key (AIP-231), all from one snapshot, in the order of the request. A key that
+	// no row has is no failure: `json` names it in `missing`, and the response header metadata `quern-missing` holds, in
+	// every format, the numbers of such keys, counted from 0. The messages are those of ReadRows. POST is for more keys
+	// than a URL bears.
+	BatchGetRows(*BatchGetRowsRequest, grpc.ServerStreamingServer[BatchGetRowsResponse]) error
 	mustEmbedUnimplementedTableServiceServer()
 }
 
@@ -152,6 +182,9 @@ func (UnimplementedTableServiceServer) ReadRows(*ReadRowsRequest, grpc.ServerStr
 }
 func (UnimplementedTableServiceServer) GetRow(*GetRowRequest, grpc.ServerStreamingServer[GetRowResponse]) error {
 	return status.Error(codes.Unimplemented, "method GetRow not implemented")
+}
+func (UnimplementedTableServiceServer) BatchGetRows(*BatchGetRowsRequest, grpc.ServerStreamingServer[BatchGetRowsResponse]) error {
+	return status.Error(codes.Unimplemented, "method BatchGetRows not implemented")
 }
 func (UnimplementedTableServiceServer) mustEmbedUnimplementedTableServiceServer() {}
 func (UnimplementedTableServiceServer) testEmbeddedByValue()                      {}
@@ -232,6 +265,17 @@ func _TableService_GetRow_Handler(srv interface{}, stream grpc.ServerStream) err
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TableService_GetRowServer = grpc.ServerStreamingServer[GetRowResponse]
 
+func _TableService_BatchGetRows_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BatchGetRowsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TableServiceServer).BatchGetRows(m, &grpc.GenericServerStream[BatchGetRowsRequest, BatchGetRowsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TableService_BatchGetRowsServer = grpc.ServerStreamingServer[BatchGetRowsResponse]
+
 // TableService_ServiceDesc is the grpc.ServiceDesc for TableService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -257,6 +301,11 @@ var TableService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "GetRow",
 			Handler:       _TableService_GetRow_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "BatchGetRows",
+			Handler:       _TableService_BatchGetRows_Handler,
 			ServerStreams: true,
 		},
 	},

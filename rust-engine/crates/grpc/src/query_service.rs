@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt};
 use prost_types::value::Kind as ValueKind;
 use quern_core::{EngineError, Reason, TableSnapshot};
 use quern_query::format::{Format, NumberStyle, Part};
-use quern_query::rows::{Key, Node, NodeKind, OrderTerm, Rows};
+use quern_query::rows::{Key, Keys, Node, NodeKind, OrderTerm, Rows};
 use quern_query::{Ask, Engine, Outline, Params};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -23,6 +23,8 @@ use crate::types;
 
 /// The most rows that a page may have.
 const MAX_PAGE: usize = 10_000;
+/// The most rows that may be looked for by key at once.
+const MAX_KEYS: usize = 1_000;
 
 /// Executes statements on the engine.
 pub struct QueryService {
@@ -46,7 +48,10 @@ impl query_service_server::QueryService for QueryService {
         let request = decode(request.into_inner(), timeout).map_err(status)?;
         let execution = self.engine.execute(request).instrument(span).await.map_err(status)?;
         let mut header = header(&execution.outline);
-        header.next_page_token = execution.next_page_token.clone().unwrap_or_default();
+        let envelope = &execution.envelope;
+        header.next_page_token = envelope.next_page_token.clone().unwrap_or_default();
+        header.total_size = envelope.total_size;
+        header.missing = envelope.missing.iter().flatten().map(|(number, _)| *number).collect();
         let snapshots = execution.outline.snapshots.clone();
         let first = futures::stream::once(async { Ok(message(Message::Header(header))) });
         let parts = execution.into_parts().map(move |part| part.map(|p| encode(p, &snapshots)).map_err(status));
@@ -73,6 +78,8 @@ fn header(outline: &Outline) -> proto::ExecuteHeader {
         cacheable: outline.volatile.is_empty(),
         uncacheable_reason: uncacheable_reason(&outline.volatile),
         next_page_token: String::new(),
+        total_size: None,
+        missing: Vec::new(),
     }
 }
 
@@ -129,15 +136,27 @@ fn rows(read: proto::ReadRows) -> Result<Rows, EngineError> {
         .order_by
         .into_iter()
         .map(|term| OrderTerm { path: term.column.map(path).unwrap_or_default(), descending: term.descending });
-    let key = read.key.map(|key| Key { columns: key.columns.into_iter().map(path).collect(), values: key.values });
+    let columns = |columns: Vec<proto::ColumnPath>| columns.into_iter().map(path).collect();
+    let sole = read.key.map(|key| {
+        let spelled = key.values.join("~");
+        Keys { columns: columns(key.columns), keys: vec![Key { values: key.values, spelled }], sole: true }
+    });
+    let several = read.keys.map(|keys| {
+        let each = keys.keys.into_iter().map(|key| Key { values: key.values, spelled: key.spelled });
+        Keys { columns: columns(keys.columns), keys: each.collect(), sole: false }
+    });
+    if several.as_ref().is_some_and(|keys| !(1..=MAX_KEYS).contains(&keys.keys.len())) {
+        return Err(EngineError::new(Reason::RequestInvalid, format!("`keys` must have 1 to {MAX_KEYS} keys")));
+    }
     Ok(Rows {
         table: read.table,
-        key,
+        keys: sole.or(several),
         fields: read.fields.into_iter().map(path).collect(),
         filter: filter(read.filter)?,
         order: order.collect(),
         page_size: usize::try_from(read.page_size).unwrap_or(usize::MAX).clamp(1, MAX_PAGE),
         page_token: read.page_token,
+        count: read.count,
     })
 }
 

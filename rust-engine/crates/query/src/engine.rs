@@ -34,7 +34,7 @@ use crate::allow::{self, Findings};
 use crate::checked::CheckArithmetic;
 use crate::complexity;
 use crate::errors;
-use crate::format::{self, EncodeOptions, Encoded, Format, NumberStyle, Part};
+use crate::format::{self, EncodeOptions, Encoded, Envelope, Format, NumberStyle, Part};
 use crate::functions;
 use crate::idents;
 use crate::interrupt::interruptible;
@@ -42,7 +42,7 @@ use crate::limits::Limits;
 use crate::params::{self, Params};
 use crate::parse;
 use crate::plans::{self, Plans};
-use crate::rows::{self, Paging, Rows, RowsPlan, Start, TokenKey};
+use crate::rows::{self, Count, Reading, Rows, RowsPlan, Start, TokenKey};
 use crate::runtime::SharedRuntime;
 
 /// What is asked for.
@@ -103,8 +103,8 @@ pub struct Load {
 pub struct Execution {
     /// What was known before it ran.
     pub outline: Outline,
-    /// Of a page of rows, the token of the next one; empty on the last.
-    pub next_page_token: Option<String>,
+    /// What is said of the result beside its rows.
+    pub envelope: Envelope,
     running: Running,
 }
 
@@ -119,7 +119,8 @@ struct Running {
 
 struct Planned {
     plan: Arc<dyn ExecutionPlan>,
-    paging: Option<Paging>,
+    reading: Option<Reading>,
+    count: Option<Count<Arc<dyn ExecutionPlan>>>,
     tables: Vec<Arc<Table>>,
     pins: Pins,
     findings: Findings,
@@ -163,8 +164,8 @@ impl Planned {
     fn outline(&self) -> Outline {
         let snapshot = |t: &Arc<Table>| TableSnapshot { table: t.name.clone(), snapshot: t.snapshot.clone() };
         Outline {
-            schema: match &self.paging {
-                Some(paging) => paging.schema(&self.plan.schema()),
+            schema: match &self.reading {
+                Some(reading) => reading.schema(&self.plan.schema()),
                 None => self.plan.schema(),
             },
             snapshots: self.tables.iter().map(snapshot).collect(),
@@ -246,27 +247,26 @@ impl Engine {
     async fn start(&self, request: Request, deadline: Instant, permit: OwnedSemaphorePermit) -> Result<Execution> {
         let planned = self.plan(&request).await?;
         let outline = planned.outline();
-        let Planned { plan, paging, pins, findings, stop, .. } = planned;
+        let Planned { plan, reading, count, pins, findings, stop, .. } = planned;
         let stop = stop.drop_guard();
         let task = self.task();
         let batches = execute_stream(plan, Arc::clone(&task)).map_err(|e| errors::execution(&e, &findings))?;
-        let (batches, next_page_token) = match paging {
-            None => (batches.boxed(), None),
-            Some(paging) => {
+        let (batches, envelope) = match reading {
+            None => (batches.boxed(), Envelope::default()),
+            Some(reading) => {
                 let memory = rows::reservation(task.memory_pool());
-                let page = match paging.read(batches, &self.tokens, &memory).await {
-                    Ok(page) => page,
+                let taken = match reading.read(batches, count, &self.tokens, &memory, &task).await {
+                    Ok(taken) => taken?,
                     Err(e) => {
                         return Err(pins.changed().await.unwrap_or_else(|| errors::execution(&e, &findings)));
                     }
                 };
-                paging.check(&page)?;
-                // What the page holds is given back when it has been encoded.
-                let batches = futures::stream::iter(page.batches).map(move |batch| {
+                // What is held is given back when it has been encoded.
+                let batches = futures::stream::iter(taken.batches).map(move |batch| {
                     let _ = &memory;
-                    Ok(batch)
+                    batch
                 });
-                (batches.boxed(), paging.is_page().then_some(page.next))
+                (batches.boxed(), taken.envelope)
             }
         };
         let options = EncodeOptions {
@@ -275,13 +275,13 @@ impl Engine {
             parallelism: self.limits.threads,
             most: self.limits.query_memory / 2,
             snapshots: outline.snapshots.iter().map(|s| (s.table.clone(), s.snapshot.clone())).collect(),
-            next_page_token: next_page_token.clone(),
+            envelope: envelope.clone(),
             runtime: Some(self.cpu.clone()),
         };
         let encoded = format::encode(batches, Arc::clone(&outline.schema), options).map_err(|e| errors::format(&e))?;
         Ok(Execution {
             outline,
-            next_page_token,
+            envelope,
             running: Running { encoded, pins, findings, deadline, _stops_on_drop: stop, _permit: permit },
         })
     }
@@ -327,7 +327,7 @@ impl Engine {
         let ready = plans::ready(plan, self.template.config_options());
         let plan = ready.and_then(|plan| interruptible(plan, &stop)).map_err(|e| errors::execution(&e, &findings))?;
         let pins = Pins::of(&tables, false);
-        Ok(Planned { plan, paging: None, tables, pins, findings, stop })
+        Ok(Planned { plan, reading: None, count: None, tables, pins, findings, stop })
     }
 
     async fn plan_rows(&self, rows: &Rows) -> Result<Planned> {
@@ -340,18 +340,32 @@ impl Engine {
             return Err(error);
         }
         let read = |positions| {
-            SnapshotProvider::new(Arc::clone(&table), Arc::clone(&pins.store), self.runtime.caches(), Some(positions))
+            SnapshotProvider::new(Arc::clone(&table), Arc::clone(&pins.store), self.runtime.caches(), positions)
         };
-        let RowsPlan { plan, paging, sequential } = rows::plan(rows, start, &table, read)?;
-        let findings = allow::check(&plan)?;
+        let count = rows::count(rows, &start, &table, read)?;
+        let RowsPlan { plan, reading, sequential, timely } = rows::plan(rows, &start, &table, read)?;
+        let mut findings = allow::check(&plan)?;
+        if timely {
+            findings.volatile.insert("now".to_owned());
+        }
         let mut state = self.template.clone();
         state.mark_start_execution();
+        let count = match count {
+            None => None,
+            Some(Count::Known(number)) => Some(Count::Known(number)),
+            Some(Count::Planned(plan)) => {
+                let plan = state.create_physical_plan(&plan).await;
+                let plan = plan.and_then(|plan| plans::ready(&plan, state.config_options()));
+                Some(Count::Planned(plan.map_err(|e| errors::execution(&e, &findings))?))
+            }
+        };
         if sequential {
             state.config_mut().options_mut().execution.target_partitions = 1;
         }
         let plan = state.create_physical_plan(&plan).await.and_then(|plan| plans::ready(&plan, state.config_options()));
         let plan = plan.map_err(|e| errors::execution(&e, &findings))?;
-        Ok(Planned { plan, paging: Some(paging), tables: vec![table], pins, findings, stop: CancellationToken::new() })
+        let (reading, tables, stop) = (Some(reading), vec![table], CancellationToken::new());
+        Ok(Planned { plan, reading, count, tables, pins, findings, stop })
     }
 
     /// A table as a resource: now, or at the snapshot that an earlier page has read. Fails with TABLE_NOT_FOUND or

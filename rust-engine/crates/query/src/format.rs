@@ -39,6 +39,7 @@ mod binary;
 mod cell;
 mod check;
 mod chunks;
+mod envelope;
 mod error;
 mod rows;
 mod sink;
@@ -52,6 +53,7 @@ mod tests;
 use std::fmt;
 
 pub use chunks::Receipt;
+pub use envelope::Envelope;
 pub use error::{EncodeError, FormatError};
 pub use stream::{EncodeOptions, Encoded, Part, encode};
 

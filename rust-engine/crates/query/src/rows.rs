@@ -5,33 +5,45 @@
 //! table's own order a page begins to read where the last one ended; in any other, each page is the first rows, of
 //! those after the last one's, of one scan.
 
+mod count;
 mod filter;
 mod float;
+mod keys;
 mod order;
+mod page;
+mod time;
 mod token;
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Int64Type, Schema, SchemaRef, UInt32Type};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
+use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::ident;
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use quern_core::suggest::{nearest, some_of};
 use quern_core::{EngineError, Reason, Result};
-use quern_sources::Positions;
-use quern_sources::Table;
-use quern_sources::provider::SnapshotProvider;
 
+use quern_sources::provider::SnapshotProvider;
+use quern_sources::{Positions, Table};
+
+pub(crate) use count::{Count, plan as count};
 pub use filter::{Node, NodeKind};
 pub(crate) use token::TokenKey;
 
 use crate::errors;
+use crate::format::Envelope;
+use keys::Lookup;
 use order::Keyset;
+use page::Paging;
+use time::Clock;
 use token::Position;
 
 /// A column, or a field of a nested one: the names from the column on.
@@ -52,17 +64,30 @@ pub struct Rows {
     pub page_size: usize,
     /// The token of the page before; empty for the first page.
     pub page_token: String,
-    /// Asks for the one row with this key, instead of a page.
-    pub key: Option<Key>,
+    /// Asks how many rows the filter matches, over all pages.
+    pub count: bool,
+    /// Asks for the rows with these keys, instead of a page; the fields from `filter` on are not read then.
+    pub keys: Option<Keys>,
+}
+
+/// What names rows.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The table's key; no columns where it has none.
+    pub columns: Vec<Path>,
+    /// Whose rows are wanted, in this order.
+    pub keys: Vec<Key>,
+    /// Asks for the row of the one key that there is, which must have one.
+    pub sole: bool,
 }
 
 /// What names a row.
 #[derive(Clone, Debug)]
 pub struct Key {
-    /// The table's key; no columns where it has none.
-    pub columns: Vec<Path>,
-    /// Their values.
+    /// The values of the key's columns.
     pub values: Vec<String>,
+    /// The key as the request spelled it.
+    pub spelled: String,
 }
 
 /// What rows are ordered by. Nulls come last.
@@ -78,6 +103,8 @@ pub struct OrderTerm {
 pub(crate) struct Start {
     position: Option<Position>,
     digest: [u8; 32],
+    /// What `now()` is in the filter, in nanoseconds since 1970 in UTC.
+    now: i64,
 }
 
 impl Start {
@@ -85,7 +112,18 @@ impl Start {
     pub(crate) fn of(rows: &Rows, key: &TokenKey) -> Result<Self> {
         let digest = token::digest(rows);
         let position = if rows.page_token.is_empty() { None } else { Some(key.open(&rows.page_token, &digest)?) };
-        Ok(Self { position, digest })
+        let first = position.as_ref().and_then(|position: &Position| position.now);
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        Ok(Self { position, digest, now: first.unwrap_or_else(|| i64::try_from(now()).unwrap_or(i64::MAX)) })
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::new(self.now)
+    }
+
+    /// How many rows there are, where a page before has counted them.
+    fn counted(&self) -> Option<u64> {
+        self.position.as_ref()?.counted
     }
 
     /// The snapshot that the pages before have read.
@@ -94,38 +132,72 @@ impl Start {
     }
 }
 
-/// How to make a page of what the plan gives: columns that the caller wants, then those of the order, then the position.
-pub(crate) struct Paging {
-    wanted: usize,
-    size: usize,
-    keyset: Keyset,
-    snapshot: String,
-    digest: [u8; 32],
-    /// How messages call the row that is asked for, where it is one.
-    row: Option<String>,
+/// How to make a result of what the plan gives: columns that the caller wants, then those that help.
+pub(crate) enum Reading {
+    Page(Paging),
+    Keys(Lookup),
 }
 
-/// A page: its batches, its columns, and the token of the next page, empty on the last.
-pub(crate) struct Page {
-    pub(crate) batches: Vec<RecordBatch>,
-    pub(crate) next: String,
+impl Reading {
+    /// The columns that the caller gets, of those that the plan gives.
+    pub(crate) fn schema(&self, planned: &Schema) -> SchemaRef {
+        let wanted = match self {
+            Self::Page(paging) => paging.wanted,
+            Self::Keys(lookup) => lookup.wanted,
+        };
+        Arc::new(Schema::new(planned.fields().iter().take(wanted).cloned().collect::<Vec<_>>()))
+    }
+
+    /// Reads the plan's rows, and counts where that is asked for. What is held of them is taken from `memory`; `task` is
+    /// what the count runs in. The inner error lies in what was asked.
+    pub(crate) async fn read<S>(
+        &self,
+        input: S,
+        count: Option<Count<Arc<dyn ExecutionPlan>>>,
+        key: &TokenKey,
+        memory: &MemoryReservation,
+        task: &Arc<TaskContext>,
+    ) -> Result<Result<Taken>, DataFusionError>
+    where
+        S: Stream<Item = Result<RecordBatch, DataFusionError>> + Unpin,
+    {
+        match self {
+            Self::Page(paging) => Ok(Ok(paging.read(input, count, key, memory, task).await?)),
+            Self::Keys(lookup) => Ok(lookup.in_order(lookup.find(input, memory).await?, memory)?),
+        }
+    }
 }
 
-/// A page's plan.
+/// What was read: the rows of the result, and what is said beside them.
+pub(crate) struct Taken {
+    pub(crate) batches: Batches,
+    pub(crate) envelope: Envelope,
+}
+
+/// Batches that are made when they are asked for.
+pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, DataFusionError>> + Send>;
+
+/// A plan for rows.
 pub(crate) struct RowsPlan {
     pub(crate) plan: LogicalPlan,
-    pub(crate) paging: Paging,
+    pub(crate) reading: Reading,
     /// Whether the rows come in order only where there is one partition.
     pub(crate) sequential: bool,
+    /// Whether the rows depend on what time it is.
+    pub(crate) timely: bool,
 }
 
-/// Plans a page of `table`, for which `read` makes a provider with positions.
+/// Plans rows of `table`, for which `read` makes a provider, with positions or without.
 pub(crate) fn plan(
     rows: &Rows,
-    start: Start,
+    start: &Start,
     table: &Table,
-    read: impl FnOnce(Positions) -> SnapshotProvider,
+    read: impl FnOnce(Option<Positions>) -> SnapshotProvider,
 ) -> Result<RowsPlan> {
+    if let Some(keys) = &rows.keys {
+        let (plan, lookup) = keys::plan(keys, &rows.fields, table, read(None))?;
+        return Ok(RowsPlan { plan, reading: Reading::Keys(lookup), sequential: keys.sole, timely: false });
+    }
     let schema = table.schema();
     let keyset = Keyset::new(&rows.order, &schema)?;
     let wanted = wanted(&rows.fields, &schema)?;
@@ -137,15 +209,13 @@ pub(crate) fn plan(
         after: after.filter(|_| sequential),
     };
     let (file, row) = (ident(&positions.file), ident(&positions.row));
-    let provider = read(positions);
+    let provider = read(Some(positions));
     let failed = |e: DataFusionError| errors::planning("", &e);
     let scan = LogicalPlanBuilder::scan(table.name.as_str(), provider_as_source(Arc::new(provider)), None);
     let mut plan = scan.map_err(failed)?;
-    if let Some(key) = &rows.key {
-        plan = plan.filter(filter::key(key, table)?).map_err(failed)?;
-    }
+    let clock = start.clock();
     if let Some(filter) = &rows.filter {
-        plan = plan.filter(filter::condition(filter, &schema)?).map_err(failed)?;
+        plan = plan.filter(filter::condition(filter, &schema, &clock)?).map_err(failed)?;
     }
     if let Some(position) = &start.position {
         plan = plan.filter(keyset.after(position, &file, &row)?).map_err(failed)?;
@@ -161,82 +231,22 @@ pub(crate) fn plan(
         size: rows.page_size,
         keyset,
         snapshot: table.snapshot.clone(),
+        first: start.position.is_none(),
+        counted: start.counted(),
+        now: clock.was_read().then_some(start.now),
         digest: start.digest,
-        row: rows.key.as_ref().map(|key| format!("`{}` in `{}`", key.values.join("~"), table.name)),
     };
-    Ok(RowsPlan { plan: plan.build().map_err(failed)?, paging, sequential })
+    Ok(RowsPlan {
+        plan: plan.build().map_err(failed)?,
+        reading: Reading::Page(paging),
+        sequential,
+        timely: clock.was_read(),
+    })
 }
 
-impl Paging {
-    /// The columns that the caller gets, of those that the plan gives.
-    pub(crate) fn schema(&self, planned: &Schema) -> SchemaRef {
-        Arc::new(Schema::new(planned.fields().iter().take(self.wanted).cloned().collect::<Vec<_>>()))
-    }
-
-    /// The one row that was asked for. Fails with ROW_NOT_FOUND or KEY_NOT_UNIQUE; does nothing for pages.
-    pub(crate) fn check(&self, page: &Page) -> Result<()> {
-        let Some(row) = &self.row else { return Ok(()) };
-        if page.batches.is_empty() {
-            return Err(EngineError::new(Reason::RowNotFound, format!("no row {row}")));
-        }
-        if !page.next.is_empty() {
-            let message = format!(
-                "more than one row has the key {row}; `key` in quern.yaml must name columns that tell rows apart"
-            );
-            return Err(EngineError::new(Reason::KeyNotUnique, message));
-        }
-        Ok(())
-    }
-
-    /// Whether the result is a page, which has a token, and not a row.
-    pub(crate) fn is_page(&self) -> bool {
-        self.row.is_none()
-    }
-
-    /// Reads a page, and one row more to learn whether there is a next one. What it holds is taken from `memory`.
-    pub(crate) async fn read<S>(
-        &self,
-        mut input: S,
-        key: &TokenKey,
-        memory: &MemoryReservation,
-    ) -> Result<Page, DataFusionError>
-    where
-        S: Stream<Item = Result<RecordBatch, DataFusionError>> + Unpin,
-    {
-        let (mut batches, mut rows, mut last) = (Vec::new(), 0, None);
-        while let Some(batch) = input.next().await {
-            let batch = batch?;
-            memory.try_grow(batch.get_array_memory_size())?;
-            let taken = batch.num_rows().min(self.size - rows);
-            if taken > 0 {
-                rows += taken;
-                batches.push(batch.slice(0, taken).project(&(0..self.wanted).collect::<Vec<_>>())?);
-            }
-            let more = batch.num_rows() > taken;
-            if taken > 0 {
-                last = Some((batch, taken - 1));
-            }
-            if let (true, Some((batch, at))) = (more, &last) {
-                return Ok(Page { batches, next: key.seal(&self.position(batch, *at)?, &self.digest) });
-            }
-        }
-        Ok(Page { batches, next: String::new() })
-    }
-
-    fn position(&self, batch: &RecordBatch, at: usize) -> Result<Position, DataFusionError> {
-        let end = batch.num_columns();
-        Ok(Position {
-            snapshot: self.snapshot.clone(),
-            file: batch.column(end - 2).as_primitive::<UInt32Type>().value(at),
-            row: batch.column(end - 1).as_primitive::<Int64Type>().value(at),
-            values: self.keyset.values(&batch.columns()[self.wanted..end - 2], at)?,
-        })
-    }
-}
-
-/// What a page in the making holds.
+/// What a result in the making holds.
 pub(crate) fn reservation(pool: &Arc<dyn datafusion::execution::memory_pool::MemoryPool>) -> MemoryReservation {
-    MemoryConsumer::new("page").register(pool)
+    MemoryConsumer::new("rows").register(pool)
 }
 
 /// The columns wanted, nested ones under their path's name.

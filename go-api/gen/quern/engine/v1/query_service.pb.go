@@ -334,7 +334,11 @@ type ReadRows struct {
 	// The token of the page before; empty for the first page.
 	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Asks for the one row with this key, instead of a page; the fields from `filter` on are not read then.
-	Key           *RowKey `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`
+	Key *RowKey `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`
+	// Asks how many rows the filter matches, over all pages.
+	Count bool `protobuf:"varint,8,opt,name=count,proto3" json:"count,omitempty"`
+	// Asks for the rows with these keys, in their order, instead of a page; the fields from `filter` on are not read then.
+	Keys          *RowKeys `protobuf:"bytes,9,opt,name=keys,proto3" json:"keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -418,6 +422,130 @@ func (x *ReadRows) GetKey() *RowKey {
 	return nil
 }
 
+func (x *ReadRows) GetCount() bool {
+	if x != nil {
+		return x.Count
+	}
+	return false
+}
+
+func (x *ReadRows) GetKeys() *RowKeys {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// RowKeys names rows.
+type RowKeys struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The table's key, as configured; none where the table has none.
+	Columns []*ColumnPath `protobuf:"bytes,1,rep,name=columns,proto3" json:"columns,omitempty"`
+	// The keys, 1 to 1000.
+	Keys          []*RowKeyValues `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RowKeys) Reset() {
+	*x = RowKeys{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RowKeys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RowKeys) ProtoMessage() {}
+
+func (x *RowKeys) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RowKeys.ProtoReflect.Descriptor instead.
+func (*RowKeys) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RowKeys) GetColumns() []*ColumnPath {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *RowKeys) GetKeys() []*RowKeyValues {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// RowKeyValues is one row's key.
+type RowKeyValues struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The values of the key's columns, in their order.
+	Values []string `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
+	// The key as the request spelled it, by which answers and messages name it.
+	Spelled       string `protobuf:"bytes,2,opt,name=spelled,proto3" json:"spelled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RowKeyValues) Reset() {
+	*x = RowKeyValues{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RowKeyValues) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RowKeyValues) ProtoMessage() {}
+
+func (x *RowKeyValues) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RowKeyValues.ProtoReflect.Descriptor instead.
+func (*RowKeyValues) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RowKeyValues) GetValues() []string {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *RowKeyValues) GetSpelled() string {
+	if x != nil {
+		return x.Spelled
+	}
+	return ""
+}
+
 // RowKey names a row.
 type RowKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -431,7 +559,7 @@ type RowKey struct {
 
 func (x *RowKey) Reset() {
 	*x = RowKey{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -443,7 +571,7 @@ func (x *RowKey) String() string {
 func (*RowKey) ProtoMessage() {}
 
 func (x *RowKey) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -456,7 +584,7 @@ func (x *RowKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowKey.ProtoReflect.Descriptor instead.
 func (*RowKey) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{4}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RowKey) GetColumns() []*ColumnPath {
@@ -484,7 +612,7 @@ type ColumnPath struct {
 
 func (x *ColumnPath) Reset() {
 	*x = ColumnPath{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +624,7 @@ func (x *ColumnPath) String() string {
 func (*ColumnPath) ProtoMessage() {}
 
 func (x *ColumnPath) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +637,7 @@ func (x *ColumnPath) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ColumnPath.ProtoReflect.Descriptor instead.
 func (*ColumnPath) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{5}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ColumnPath) GetNames() []string {
@@ -532,7 +660,7 @@ type OrderTerm struct {
 
 func (x *OrderTerm) Reset() {
 	*x = OrderTerm{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -544,7 +672,7 @@ func (x *OrderTerm) String() string {
 func (*OrderTerm) ProtoMessage() {}
 
 func (x *OrderTerm) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -557,7 +685,7 @@ func (x *OrderTerm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderTerm.ProtoReflect.Descriptor instead.
 func (*OrderTerm) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{6}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *OrderTerm) GetColumn() *ColumnPath {
@@ -595,7 +723,7 @@ type FilterTerm struct {
 
 func (x *FilterTerm) Reset() {
 	*x = FilterTerm{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +735,7 @@ func (x *FilterTerm) String() string {
 func (*FilterTerm) ProtoMessage() {}
 
 func (x *FilterTerm) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +748,7 @@ func (x *FilterTerm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterTerm.ProtoReflect.Descriptor instead.
 func (*FilterTerm) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{7}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FilterTerm) GetAt() uint32 {
@@ -734,7 +862,7 @@ type FilterCall struct {
 
 func (x *FilterCall) Reset() {
 	*x = FilterCall{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -746,7 +874,7 @@ func (x *FilterCall) String() string {
 func (*FilterCall) ProtoMessage() {}
 
 func (x *FilterCall) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -759,7 +887,7 @@ func (x *FilterCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterCall.ProtoReflect.Descriptor instead.
 func (*FilterCall) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{8}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FilterCall) GetFunction() string {
@@ -793,7 +921,7 @@ type ExecuteResponse struct {
 
 func (x *ExecuteResponse) Reset() {
 	*x = ExecuteResponse{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +933,7 @@ func (x *ExecuteResponse) String() string {
 func (*ExecuteResponse) ProtoMessage() {}
 
 func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +946,7 @@ func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteResponse.ProtoReflect.Descriptor instead.
 func (*ExecuteResponse) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{9}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExecuteResponse) GetPart() isExecuteResponse_Part {
@@ -893,13 +1021,17 @@ type ExecuteHeader struct {
 	UncacheableReason string `protobuf:"bytes,4,opt,name=uncacheable_reason,json=uncacheableReason,proto3" json:"uncacheable_reason,omitempty"`
 	// Of a page of rows that Execute has read: the next page's token, empty on the last page.
 	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Of a page of rows whose request counts: how many rows the filter matches, over all pages.
+	TotalSize *uint64 `protobuf:"varint,6,opt,name=total_size,json=totalSize,proto3,oneof" json:"total_size,omitempty"`
+	// Of rows by key that Execute has looked for: which of the keys no row has, by their numbers, counted from 0.
+	Missing       []uint32 `protobuf:"varint,7,rep,packed,name=missing,proto3" json:"missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExecuteHeader) Reset() {
 	*x = ExecuteHeader{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1043,7 @@ func (x *ExecuteHeader) String() string {
 func (*ExecuteHeader) ProtoMessage() {}
 
 func (x *ExecuteHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1056,7 @@ func (x *ExecuteHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteHeader.ProtoReflect.Descriptor instead.
 func (*ExecuteHeader) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{10}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExecuteHeader) GetColumns() []*Column {
@@ -962,12 +1094,27 @@ func (x *ExecuteHeader) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ExecuteHeader) GetTotalSize() uint64 {
+	if x != nil && x.TotalSize != nil {
+		return *x.TotalSize
+	}
+	return 0
+}
+
+func (x *ExecuteHeader) GetMissing() []uint32 {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
 // Receipt ends every complete result.
 type Receipt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many rows were sent.
 	Rows uint64 `protobuf:"varint,1,opt,name=rows,proto3" json:"rows,omitempty"`
-	// How many encoded bytes the digest covers: the whole body, or with FORMAT_JSON all before the receipt.
+	// How many encoded bytes the digest covers: the whole body, or with FORMAT_JSON all up to the
+	// `]` that closes the rows.
 	Bytes uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// The SHA-256 of those bytes, 32 bytes.
 	Sha256 []byte `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
@@ -979,7 +1126,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[11]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -991,7 +1138,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[11]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1004,7 +1151,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{11}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Receipt) GetRows() uint64 {
@@ -1049,7 +1196,7 @@ const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\x06params\x18\x02 \x01(\v2\x16.google.protobuf.ValueR\x06params\x12/\n" +
 	"\x06format\x18\x03 \x01(\x0e2\x17.quern.engine.v1.FormatR\x06format\x126\n" +
 	"\anumbers\x18\x04 \x01(\x0e2\x1c.quern.engine.v1.NumberStyleR\anumbers\x12-\n" +
-	"\x04rows\x18\x05 \x01(\v2\x19.quern.engine.v1.ReadRowsR\x04rows\"\xa8\x02\n" +
+	"\x04rows\x18\x05 \x01(\v2\x19.quern.engine.v1.ReadRowsR\x04rows\"\xec\x02\n" +
 	"\bReadRows\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x123\n" +
 	"\x06fields\x18\x02 \x03(\v2\x1b.quern.engine.v1.ColumnPathR\x06fields\x123\n" +
@@ -1058,7 +1205,15 @@ const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\tpage_size\x18\x05 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x06 \x01(\tR\tpageToken\x12)\n" +
-	"\x03key\x18\a \x01(\v2\x17.quern.engine.v1.RowKeyR\x03key\"W\n" +
+	"\x03key\x18\a \x01(\v2\x17.quern.engine.v1.RowKeyR\x03key\x12\x14\n" +
+	"\x05count\x18\b \x01(\bR\x05count\x12,\n" +
+	"\x04keys\x18\t \x01(\v2\x18.quern.engine.v1.RowKeysR\x04keys\"s\n" +
+	"\aRowKeys\x125\n" +
+	"\acolumns\x18\x01 \x03(\v2\x1b.quern.engine.v1.ColumnPathR\acolumns\x121\n" +
+	"\x04keys\x18\x02 \x03(\v2\x1d.quern.engine.v1.RowKeyValuesR\x04keys\"@\n" +
+	"\fRowKeyValues\x12\x16\n" +
+	"\x06values\x18\x01 \x03(\tR\x06values\x12\x18\n" +
+	"\aspelled\x18\x02 \x01(\tR\aspelled\"W\n" +
 	"\x06RowKey\x125\n" +
 	"\acolumns\x18\x01 \x03(\v2\x1b.quern.engine.v1.ColumnPathR\acolumns\x12\x16\n" +
 	"\x06values\x18\x02 \x03(\tR\x06values\"\"\n" +
@@ -1087,13 +1242,17 @@ const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\x06header\x18\x01 \x01(\v2\x1e.quern.engine.v1.ExecuteHeaderH\x00R\x06header\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunk\x124\n" +
 	"\atrailer\x18\x03 \x01(\v2\x18.quern.engine.v1.ReceiptH\x00R\atrailerB\x06\n" +
-	"\x04part\"\xf5\x01\n" +
+	"\x04part\"\xc2\x02\n" +
 	"\rExecuteHeader\x121\n" +
 	"\acolumns\x18\x01 \x03(\v2\x17.quern.engine.v1.ColumnR\acolumns\x12<\n" +
 	"\tsnapshots\x18\x02 \x03(\v2\x1e.quern.engine.v1.TableSnapshotR\tsnapshots\x12\x1c\n" +
 	"\tcacheable\x18\x03 \x01(\bR\tcacheable\x12-\n" +
 	"\x12uncacheable_reason\x18\x04 \x01(\tR\x11uncacheableReason\x12&\n" +
-	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\"\x89\x01\n" +
+	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12\"\n" +
+	"\n" +
+	"total_size\x18\x06 \x01(\x04H\x00R\ttotalSize\x88\x01\x01\x12\x18\n" +
+	"\amissing\x18\a \x03(\rR\amissingB\r\n" +
+	"\v_total_size\"\x89\x01\n" +
 	"\aReceipt\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x16\n" +
@@ -1129,7 +1288,7 @@ func file_quern_engine_v1_query_service_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_engine_v1_query_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_quern_engine_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_quern_engine_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_quern_engine_v1_query_service_proto_goTypes = []any{
 	(Format)(0),             // 0: quern.engine.v1.Format
 	(NumberStyle)(0),        // 1: quern.engine.v1.NumberStyle
@@ -1137,47 +1296,52 @@ var file_quern_engine_v1_query_service_proto_goTypes = []any{
 	(*PlanResponse)(nil),    // 3: quern.engine.v1.PlanResponse
 	(*ExecuteRequest)(nil),  // 4: quern.engine.v1.ExecuteRequest
 	(*ReadRows)(nil),        // 5: quern.engine.v1.ReadRows
-	(*RowKey)(nil),          // 6: quern.engine.v1.RowKey
-	(*ColumnPath)(nil),      // 7: quern.engine.v1.ColumnPath
-	(*OrderTerm)(nil),       // 8: quern.engine.v1.OrderTerm
-	(*FilterTerm)(nil),      // 9: quern.engine.v1.FilterTerm
-	(*FilterCall)(nil),      // 10: quern.engine.v1.FilterCall
-	(*ExecuteResponse)(nil), // 11: quern.engine.v1.ExecuteResponse
-	(*ExecuteHeader)(nil),   // 12: quern.engine.v1.ExecuteHeader
-	(*Receipt)(nil),         // 13: quern.engine.v1.Receipt
-	(*structpb.Value)(nil),  // 14: google.protobuf.Value
-	(*Column)(nil),          // 15: quern.engine.v1.Column
-	(*TableSnapshot)(nil),   // 16: quern.engine.v1.TableSnapshot
+	(*RowKeys)(nil),         // 6: quern.engine.v1.RowKeys
+	(*RowKeyValues)(nil),    // 7: quern.engine.v1.RowKeyValues
+	(*RowKey)(nil),          // 8: quern.engine.v1.RowKey
+	(*ColumnPath)(nil),      // 9: quern.engine.v1.ColumnPath
+	(*OrderTerm)(nil),       // 10: quern.engine.v1.OrderTerm
+	(*FilterTerm)(nil),      // 11: quern.engine.v1.FilterTerm
+	(*FilterCall)(nil),      // 12: quern.engine.v1.FilterCall
+	(*ExecuteResponse)(nil), // 13: quern.engine.v1.ExecuteResponse
+	(*ExecuteHeader)(nil),   // 14: quern.engine.v1.ExecuteHeader
+	(*Receipt)(nil),         // 15: quern.engine.v1.Receipt
+	(*structpb.Value)(nil),  // 16: google.protobuf.Value
+	(*Column)(nil),          // 17: quern.engine.v1.Column
+	(*TableSnapshot)(nil),   // 18: quern.engine.v1.TableSnapshot
 }
 var file_quern_engine_v1_query_service_proto_depIdxs = []int32{
 	4,  // 0: quern.engine.v1.PlanRequest.execute:type_name -> quern.engine.v1.ExecuteRequest
-	12, // 1: quern.engine.v1.PlanResponse.header:type_name -> quern.engine.v1.ExecuteHeader
-	14, // 2: quern.engine.v1.ExecuteRequest.params:type_name -> google.protobuf.Value
+	14, // 1: quern.engine.v1.PlanResponse.header:type_name -> quern.engine.v1.ExecuteHeader
+	16, // 2: quern.engine.v1.ExecuteRequest.params:type_name -> google.protobuf.Value
 	0,  // 3: quern.engine.v1.ExecuteRequest.format:type_name -> quern.engine.v1.Format
 	1,  // 4: quern.engine.v1.ExecuteRequest.numbers:type_name -> quern.engine.v1.NumberStyle
 	5,  // 5: quern.engine.v1.ExecuteRequest.rows:type_name -> quern.engine.v1.ReadRows
-	7,  // 6: quern.engine.v1.ReadRows.fields:type_name -> quern.engine.v1.ColumnPath
-	9,  // 7: quern.engine.v1.ReadRows.filter:type_name -> quern.engine.v1.FilterTerm
-	8,  // 8: quern.engine.v1.ReadRows.order_by:type_name -> quern.engine.v1.OrderTerm
-	6,  // 9: quern.engine.v1.ReadRows.key:type_name -> quern.engine.v1.RowKey
-	7,  // 10: quern.engine.v1.RowKey.columns:type_name -> quern.engine.v1.ColumnPath
-	7,  // 11: quern.engine.v1.OrderTerm.column:type_name -> quern.engine.v1.ColumnPath
-	7,  // 12: quern.engine.v1.FilterTerm.column:type_name -> quern.engine.v1.ColumnPath
-	10, // 13: quern.engine.v1.FilterTerm.call:type_name -> quern.engine.v1.FilterCall
-	12, // 14: quern.engine.v1.ExecuteResponse.header:type_name -> quern.engine.v1.ExecuteHeader
-	13, // 15: quern.engine.v1.ExecuteResponse.trailer:type_name -> quern.engine.v1.Receipt
-	15, // 16: quern.engine.v1.ExecuteHeader.columns:type_name -> quern.engine.v1.Column
-	16, // 17: quern.engine.v1.ExecuteHeader.snapshots:type_name -> quern.engine.v1.TableSnapshot
-	16, // 18: quern.engine.v1.Receipt.snapshots:type_name -> quern.engine.v1.TableSnapshot
-	4,  // 19: quern.engine.v1.QueryService.Execute:input_type -> quern.engine.v1.ExecuteRequest
-	2,  // 20: quern.engine.v1.QueryService.Plan:input_type -> quern.engine.v1.PlanRequest
-	11, // 21: quern.engine.v1.QueryService.Execute:output_type -> quern.engine.v1.ExecuteResponse
-	3,  // 22: quern.engine.v1.QueryService.Plan:output_type -> quern.engine.v1.PlanResponse
-	21, // [21:23] is the sub-list for method output_type
-	19, // [19:21] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	9,  // 6: quern.engine.v1.ReadRows.fields:type_name -> quern.engine.v1.ColumnPath
+	11, // 7: quern.engine.v1.ReadRows.filter:type_name -> quern.engine.v1.FilterTerm
+	10, // 8: quern.engine.v1.ReadRows.order_by:type_name -> quern.engine.v1.OrderTerm
+	8,  // 9: quern.engine.v1.ReadRows.key:type_name -> quern.engine.v1.RowKey
+	6,  // 10: quern.engine.v1.ReadRows.keys:type_name -> quern.engine.v1.RowKeys
+	9,  // 11: quern.engine.v1.RowKeys.columns:type_name -> quern.engine.v1.ColumnPath
+	7,  // 12: quern.engine.v1.RowKeys.keys:type_name -> quern.engine.v1.RowKeyValues
+	9,  // 13: quern.engine.v1.RowKey.columns:type_name -> quern.engine.v1.ColumnPath
+	9,  // 14: quern.engine.v1.OrderTerm.column:type_name -> quern.engine.v1.ColumnPath
+	9,  // 15: quern.engine.v1.FilterTerm.column:type_name -> quern.engine.v1.ColumnPath
+	12, // 16: quern.engine.v1.FilterTerm.call:type_name -> quern.engine.v1.FilterCall
+	14, // 17: quern.engine.v1.ExecuteResponse.header:type_name -> quern.engine.v1.ExecuteHeader
+	15, // 18: quern.engine.v1.ExecuteResponse.trailer:type_name -> quern.engine.v1.Receipt
+	17, // 19: quern.engine.v1.ExecuteHeader.columns:type_name -> quern.engine.v1.Column
+	18, // 20: quern.engine.v1.ExecuteHeader.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	18, // 21: quern.engine.v1.Receipt.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	4,  // 22: quern.engine.v1.QueryService.Execute:input_type -> quern.engine.v1.ExecuteRequest
+	2,  // 23: quern.engine.v1.QueryService.Plan:input_type -> quern.engine.v1.PlanRequest
+	13, // 24: quern.engine.v1.QueryService.Execute:output_type -> quern.engine.v1.ExecuteResponse
+	3,  // 25: quern.engine.v1.QueryService.Plan:output_type -> quern.engine.v1.PlanResponse
+	24, // [24:26] is the sub-list for method output_type
+	22, // [22:24] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_quern_engine_v1_query_service_proto_init() }
@@ -1186,25 +1350,26 @@ func file_quern_engine_v1_query_service_proto_init() {
 		return
 	}
 	file_quern_engine_v1_catalog_service_proto_init()
-	file_quern_engine_v1_query_service_proto_msgTypes[7].OneofWrappers = []any{
+	file_quern_engine_v1_query_service_proto_msgTypes[9].OneofWrappers = []any{
 		(*FilterTerm_Column)(nil),
 		(*FilterTerm_Word)(nil),
 		(*FilterTerm_Text)(nil),
 		(*FilterTerm_Number)(nil),
 		(*FilterTerm_Call)(nil),
 	}
-	file_quern_engine_v1_query_service_proto_msgTypes[9].OneofWrappers = []any{
+	file_quern_engine_v1_query_service_proto_msgTypes[11].OneofWrappers = []any{
 		(*ExecuteResponse_Header)(nil),
 		(*ExecuteResponse_Chunk)(nil),
 		(*ExecuteResponse_Trailer)(nil),
 	}
+	file_quern_engine_v1_query_service_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_engine_v1_query_service_proto_rawDesc), len(file_quern_engine_v1_query_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

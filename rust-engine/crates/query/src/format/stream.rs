@@ -24,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::binary::{BinaryEncoder, BinaryError};
 use super::check::check;
 use super::chunks::{Chunker, Receipt};
+use super::envelope::Envelope;
 use super::error::{EncodeError, FormatError};
 use super::rows::{PieceError, RowEncoder};
 use super::{Format, NumberStyle};
@@ -52,8 +53,8 @@ pub struct EncodeOptions {
     pub most: usize,
     /// The snapshot of each table, in the order in which the JSON envelope shows them.
     pub snapshots: Vec<(String, String)>,
-    /// What the JSON envelope gives as the next page's token; nothing where the result is no page.
-    pub next_page_token: Option<String>,
+    /// What the JSON envelope holds beside the rows and the receipt.
+    pub envelope: Envelope,
     /// Where encoding runs; the caller's runtime if none is given.
     pub runtime: Option<Handle>,
 }
@@ -215,10 +216,12 @@ impl<E> Output<E> {
         Ok(())
     }
 
-    async fn finish(&mut self, next: Option<&str>, snapshots: &[(String, String)]) -> Result<(), Halt<E>> {
+    async fn finish(&mut self, envelope: &Envelope, snapshots: &[(String, String)]) -> Result<(), Halt<E>> {
         let receipt = self.chunker.receipt(self.rows);
         let mut ready = Vec::new();
         if self.format == Format::Json {
+            self.chunker.push_uncounted(envelope.members(), &mut ready);
+            let next = envelope.next_page_token.as_deref();
             self.chunker.push_uncounted(receipt.envelope_end(next, snapshots), &mut ready);
         }
         self.chunker.flush(&mut ready);
@@ -346,7 +349,7 @@ where
         output.push(bytes, rows).await?;
     }
     output.push(encoder.footer().to_vec(), 0).await?;
-    output.finish(options.next_page_token.as_deref(), &options.snapshots).await
+    output.finish(&options.envelope, &options.snapshots).await
 }
 
 type Piece<E> = Result<(Vec<u8>, usize), EncodeError<E>>;
@@ -406,5 +409,5 @@ where
     }
     let last = encoder.finish()?;
     output.push(last, 0).await?;
-    output.finish(None, &[]).await
+    output.finish(&Envelope::default(), &[]).await
 }

@@ -21,7 +21,7 @@ type Failure = EncodeError<ArrowError>;
 
 fn options(format: Format) -> EncodeOptions {
     EncodeOptions {
-        next_page_token: None,
+        envelope: super::Envelope::default(),
         format,
         numbers: NumberStyle::Exact,
         parallelism: 2,

@@ -12,10 +12,9 @@ use datafusion::logical_expr::{Expr, lit};
 use quern_core::suggest::{nearest, some_of};
 use quern_core::{EngineError, Reason, Result};
 
-use quern_sources::Table;
-
 use super::float::compare;
-use super::{Key, Path, resolve, type_name};
+use super::time::{self, Clock};
+use super::{Path, resolve, type_name};
 
 /// A part of a filter.
 #[derive(Clone, Debug)]
@@ -59,25 +58,26 @@ const FUNCTIONS: &[&str] = &[
 ];
 const PARTS: &[&str] = &["year", "month", "day", "hour", "minute"];
 
-fn invalid(at: u32, message: impl AsRef<str>) -> EngineError {
+pub(super) fn invalid(at: u32, message: impl AsRef<str>) -> EngineError {
     EngineError::new(Reason::FilterInvalid, format!("at character {} of `filter`: {}", at + 1, message.as_ref()))
         .with("position", at + 1)
 }
 
-/// A filter as a condition. Fails with FILTER_INVALID, UNKNOWN_COLUMN or UNKNOWN_FUNCTION.
-pub(super) fn condition(filter: &Node, schema: &Schema) -> Result<Expr> {
-    Typing { schema }.condition(filter, MAX_DEPTH)
+/// A filter as a condition, at the time that `clock` has. Fails with FILTER_INVALID, UNKNOWN_COLUMN or UNKNOWN_FUNCTION.
+pub(super) fn condition(filter: &Node, schema: &Schema, clock: &Clock) -> Result<Expr> {
+    Typing { schema, clock }.condition(filter, MAX_DEPTH)
 }
 
 struct Typing<'a> {
     schema: &'a Schema,
+    clock: &'a Clock,
 }
 
 /// What is compared: its value, its type, and how messages call it.
-struct Operand {
-    expr: Expr,
-    data_type: DataType,
-    name: String,
+pub(super) struct Operand {
+    pub(super) expr: Expr,
+    pub(super) data_type: DataType,
+    pub(super) name: String,
 }
 
 impl Typing<'_> {
@@ -103,13 +103,14 @@ impl Typing<'_> {
             (":", [left, right]) => self.has(left, right),
             ("in", [column, values @ ..]) if !values.is_empty() => {
                 let operand = self.operand(column)?;
-                let values = values.iter().map(|value| operand.literal(value));
-                let values = values.collect::<Result<Vec<_>>>()?;
-                if operand.data_type.is_floating() {
-                    let each = values.into_iter().map(|value| operand.compared("=", value)).collect();
+                let literals = values.iter().map(|value| operand.literal(value));
+                let literals = literals.collect::<Result<Vec<_>>>()?;
+                if operand.data_type.is_floating() || matches!(operand.data_type, DataType::Timestamp(..)) {
+                    let each = values.iter().map(|value| self.compared(&operand, "=", value));
+                    let each = each.collect::<Result<Vec<_>>>()?;
                     return balanced(each, Expr::or).ok_or_else(|| invalid(node.at, usage("in")));
                 }
-                Ok(operand.expr.in_list(values.into_iter().map(lit).collect(), false))
+                Ok(operand.expr.in_list(literals.into_iter().map(lit).collect(), false))
             }
             ("startsWith", [column, value]) => Ok(starts_with(self.text(column)?, constant(value)?)),
             ("endsWith", [column, value]) => Ok(ends_with(self.text(column)?, constant(value)?)),
@@ -183,7 +184,18 @@ impl Typing<'_> {
         if operand.data_type == DataType::Boolean && !matches!(operator, "=" | "!=") {
             return Err(operand.unfit(left.at, "which has no order; use `=` or `!=`"));
         }
+        self.compared(&operand, operator, right)
+    }
+
+    fn compared(&self, operand: &Operand, operator: &str, right: &Node) -> Result<Expr> {
+        if matches!(right.kind, NodeKind::Call(..)) {
+            return time::compare(operand, operator, right, self.clock);
+        }
         let value = operand.literal(right)?;
+        if matches!(operand.data_type, DataType::Timestamp(..)) {
+            // What is written may be finer than the column.
+            return time::compare(operand, operator, right, self.clock);
+        }
         Ok(operand.compared(operator, value))
     }
 
@@ -223,7 +235,7 @@ impl Typing<'_> {
 }
 
 impl Operand {
-    fn compared(&self, operator: &str, value: ScalarValue) -> Expr {
+    pub(super) fn compared(&self, operator: &str, value: ScalarValue) -> Expr {
         let column = self.expr.clone();
         if let (true, ScalarValue::Float64(Some(number))) = (self.data_type.is_floating(), &value) {
             return compare(column, operator, *number);
@@ -239,7 +251,7 @@ impl Operand {
         }
     }
 
-    fn unfit(&self, at: u32, why: &str) -> EngineError {
+    pub(super) fn unfit(&self, at: u32, why: &str) -> EngineError {
         invalid(at, format!("`{}` is {}, {why}", self.name, type_name(&self.data_type)))
     }
 
@@ -249,7 +261,13 @@ impl Operand {
             NodeKind::Word(word) => (word.as_str(), false),
             NodeKind::Text(text) => (text.as_str(), true),
             NodeKind::Number(number) => (number.as_str(), false),
-            NodeKind::Column(_) | NodeKind::Call(..) => {
+            NodeKind::Call(..) => {
+                return Err(invalid(
+                    node.at,
+                    "a time that is computed stands in no list; compare it by `=`, `<` and so on",
+                ));
+            }
+            NodeKind::Column(_) => {
                 return Err(invalid(
                     node.at,
                     "a value must stand on the right; columns can't be compared with each other",
@@ -262,8 +280,8 @@ impl Operand {
         self.value(given).map_err(|message| invalid(node.at, message))
     }
 
-    /// A text as the operand's type, or why it is none.
-    fn value(&self, given: &str) -> Result<ScalarValue, String> {
+    /// A text as the operand's type, or as a wider one of numbers, or why it is none.
+    pub(super) fn value(&self, given: &str) -> Result<ScalarValue, String> {
         let text = || ScalarValue::Utf8(Some(given.to_owned()));
         let value = match &self.data_type {
             t if is_text(t) => Some(text()),
@@ -287,40 +305,6 @@ impl Operand {
             format!("`{}` is {name}, which `{given}` is not; {example}", self.name)
         })
     }
-}
-
-/// The condition that a row has this key. Fails with NO_KEY, CONFIG_INVALID or KEY_INVALID.
-pub(super) fn key(key: &Key, table: &Table) -> Result<Expr> {
-    let (schema, name) = (table.schema(), &table.name);
-    if key.columns.is_empty() {
-        let message = format!(
-            "table `{name}` has no key; name its column in quern.yaml, as in `tables: {{{name}: {{key: id}}}}`, or \
-             several: `key: [a, b]`"
-        );
-        return Err(EngineError::new(Reason::NoKey, message).with("table", name));
-    }
-    if key.columns.len() != key.values.len() {
-        let columns: Vec<String> = key.columns.iter().map(|path| path.join(".")).collect();
-        let message = format!(
-            "the key of `{name}` has {} columns ({}), separated by `~`; {} given",
-            columns.len(),
-            columns.join(", "),
-            key.values.len()
-        );
-        return Err(EngineError::new(Reason::KeyInvalid, message).with("table", name));
-    }
-    let parts = key.columns.iter().zip(&key.values).map(|(path, value)| {
-        let (expr, data_type, spelled) = resolve(path, &schema).map_err(|mut error| {
-            error.reason = Reason::ConfigInvalid;
-            error.message = format!("the key of `{name}` in quern.yaml: {}", error.message);
-            error
-        })?;
-        let operand = Operand { expr, data_type, name: spelled.join(".") };
-        let value = operand.value(value).map_err(|message| EngineError::new(Reason::KeyInvalid, message))?;
-        Ok(operand.compared("=", value))
-    });
-    let parts = parts.collect::<Result<Vec<_>>>()?;
-    balanced(parts, Expr::and).ok_or_else(|| EngineError::internal("a key without columns"))
 }
 
 /// A number for a column of numbers, with all its digits: the column's type where it fits, else a wider one.
@@ -400,6 +384,9 @@ fn usage(function: &str) -> String {
 }
 
 fn unknown_function(at: u32, name: &str) -> EngineError {
+    if time::FUNCTIONS.contains(&name) {
+        return invalid(at, format!("`{name}` computes a time, which stands on the right, as in `at > ago(24h)`"));
+    }
     let hint = match nearest(name, FUNCTIONS.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("there are {}", some_of(FUNCTIONS.iter().copied())),

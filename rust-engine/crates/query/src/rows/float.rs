@@ -34,6 +34,15 @@ pub(super) fn compare(floats: Expr, operator: &str, number: f64) -> Expr {
     }
 }
 
+/// The condition that floats are one of several numbers, none of which is NaN; bounds stand beside it as above.
+pub(super) fn one_of(floats: &Expr, numbers: Vec<f64>) -> Expr {
+    let low = numbers.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (low, high) = (if low == 0.0 { -0.0 } else { low }, if high == 0.0 { 0.0 } else { high });
+    let ranks = numbers.into_iter().map(|number| lit(rank_of(number))).collect();
+    rank(floats.clone()).in_list(ranks, false).and(floats.clone().gt_eq(lit(low))).and(floats.clone().lt_eq(lit(high)))
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Rank {
     signature: Signature,
@@ -60,7 +69,7 @@ impl ScalarUDFImpl for Rank {
     }
 }
 
-fn rank_of(float: f64) -> i64 {
+pub(super) fn rank_of(float: f64) -> i64 {
     if float.is_nan() {
         return i64::MAX;
     }

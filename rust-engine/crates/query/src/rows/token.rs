@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{Node, NodeKind, Path, Rows};
 
 /// Names the form of what is sealed; another form gets another one.
-const FORM: u8 = 1;
+const FORM: u8 = 3;
 /// How much of the HMAC a token carries.
 const SEAL: usize = 16;
 
@@ -19,6 +19,10 @@ pub(super) struct Position {
     pub(super) snapshot: String,
     pub(super) file: u32,
     pub(super) row: i64,
+    /// How many rows all pages have, where one has counted them.
+    pub(super) counted: Option<u64>,
+    /// What `now()` is in the filter, where that asks, in nanoseconds since 1970 in UTC.
+    pub(super) now: Option<i64>,
     /// The values that the rows are ordered by, as [`super::order::Keyset`] writes them.
     pub(super) values: Vec<u8>,
 }
@@ -44,6 +48,8 @@ impl TokenKey {
         let mut token = Vec::with_capacity(64 + position.values.len());
         token.extend_from_slice(&position.file.to_le_bytes());
         token.extend_from_slice(&position.row.to_le_bytes());
+        optional(&mut token, position.counted.map(u64::to_le_bytes));
+        optional(&mut token, position.now.map(i64::to_le_bytes));
         token.extend_from_slice(&(position.snapshot.len() as u32).to_le_bytes());
         token.extend_from_slice(position.snapshot.as_bytes());
         token.extend_from_slice(&position.values);
@@ -72,12 +78,35 @@ impl TokenKey {
 fn read(mut sealed: &[u8]) -> Option<Position> {
     let file = u32::from_le_bytes(*sealed.split_off(..4)?.first_chunk()?);
     let row = i64::from_le_bytes(*sealed.split_off(..8)?.first_chunk()?);
+    let counted = optional_of(&mut sealed)?.map(u64::from_le_bytes);
+    let now = optional_of(&mut sealed)?.map(i64::from_le_bytes);
     let length = u32::from_le_bytes(*sealed.split_off(..4)?.first_chunk()?);
     let snapshot = sealed.split_off(..usize::try_from(length).ok()?)?;
-    Some(Position { snapshot: String::from_utf8(snapshot.to_vec()).ok()?, file, row, values: sealed.to_vec() })
+    Some(Position {
+        snapshot: String::from_utf8(snapshot.to_vec()).ok()?,
+        file,
+        row,
+        counted,
+        now,
+        values: sealed.to_vec(),
+    })
 }
 
-/// A digest of what a token is bound to: all of the request but the page's size, and the token itself.
+/// Writes a number that there need not be.
+fn optional(token: &mut Vec<u8>, number: Option<[u8; 8]>) {
+    token.push(u8::from(number.is_some()));
+    token.extend(number.into_iter().flatten());
+}
+
+/// Reads what [`optional`] wrote.
+fn optional_of(sealed: &mut &[u8]) -> Option<Option<[u8; 8]>> {
+    match sealed.split_off_first()? {
+        0 => Some(None),
+        _ => Some(Some(*sealed.split_off(..8)?.first_chunk()?)),
+    }
+}
+
+/// A digest of what a token is bound to: all of the request but the page's size, whether to count, and the token itself.
 pub(super) fn digest(rows: &Rows) -> [u8; 32] {
     let mut digest = Sha256::new();
     text(&mut digest, &rows.table);
@@ -144,17 +173,27 @@ mod tests {
             order: vec![],
             page_size: 1,
             page_token: String::new(),
-            key: None,
+            count: false,
+            keys: None,
         }
     }
 
     #[test]
     fn tokens_are_read_only_whole_and_for_their_request() {
         let key = TokenKey::new(b"secret");
-        let position = Position { snapshot: "abc".to_owned(), file: 3, row: 1 << 40, values: vec![1, 2, 3] };
         let request = digest(&rows("t"));
-        let token = key.seal(&position, &request);
-        assert_eq!(key.open(&token, &request), Ok(position));
+        let position = |counted, now| Position {
+            snapshot: "abc".to_owned(),
+            file: 3,
+            row: 1 << 40,
+            counted,
+            now,
+            values: vec![1, 2, 3],
+        };
+        for position in [position(None, None), position(Some(u64::MAX), None), position(None, Some(-1))] {
+            assert_eq!(key.open(&key.seal(&position, &request), &request), Ok(position));
+        }
+        let token = key.seal(&position(Some(7), Some(8)), &request);
         assert!(key.open(&token, &digest(&rows("u"))).is_err());
         assert!(TokenKey::new(b"other").open(&token, &request).is_err());
         let raw = URL_SAFE_NO_PAD.decode(&token).expect("base64");
@@ -178,6 +217,9 @@ mod tests {
                 assert_ne!(digest(one), digest(other));
             }
         }
-        assert_eq!(digest(&Rows { page_size: 7, page_token: "x".to_owned(), ..rows("t") }), digest(&rows("t")));
+        assert_eq!(
+            digest(&Rows { page_size: 7, page_token: "x".to_owned(), count: true, ..rows("t") }),
+            digest(&rows("t"))
+        );
     }
 }
