@@ -36,12 +36,18 @@
 //! with zstd.
 
 mod binary;
+mod block;
 mod cell;
 mod check;
 mod chunks;
+mod column;
 mod error;
 mod rows;
+mod short;
+mod shorts;
 mod sink;
+mod spans;
+mod stamps;
 mod stream;
 mod time;
 mod write;

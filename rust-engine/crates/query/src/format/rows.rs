@@ -4,7 +4,9 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 
+use super::block::{Block, Key};
 use super::cell::{Cell, Dialect, Style, json_key};
+use super::column::Column;
 use super::sink::{Fault, Sink};
 use super::{Format, NumberStyle};
 
@@ -16,8 +18,8 @@ pub(crate) struct RowEncoder {
     format: Format,
     style: Style,
     names: Vec<String>,
-    /// What stands before each column's value.
-    keys: Vec<Vec<u8>>,
+    /// What stands before each column's value; before the first one also what stands between rows.
+    keys: Vec<Key>,
     /// What ends a row, and what comes between rows.
     row_end: &'static [u8],
     between: &'static [u8],
@@ -39,16 +41,8 @@ impl From<ArrowError> for PieceError {
 impl RowEncoder {
     pub(crate) fn new(schema: &Schema, format: Format, numbers: NumberStyle) -> Self {
         let csv = format == Format::Csv;
-        let fields = schema.fields().iter().enumerate();
-        let keys = fields.map(|(at, field)| match (csv, at) {
-            (true, 0) => Vec::new(),
-            (true, _) => b",".to_vec(),
-            (false, 0) => [&b"{"[..], &json_key(field.name(), false)].concat(),
-            (false, _) => json_key(field.name(), true),
-        });
-        let keys: Vec<_> = keys.collect();
         // A result can have rows without columns: each is the empty object.
-        let empty = keys.is_empty();
+        let empty = schema.fields().is_empty();
         let (row_end, between): (&[u8], &[u8]) = match format {
             Format::Csv => (CSV_LINE_END, b""),
             Format::Ndjson if empty => (b"{}\n", b""),
@@ -56,6 +50,14 @@ impl RowEncoder {
             _ if empty => (b"{}", b","),
             _ => (b"}", b","),
         };
+        let fields = schema.fields().iter().enumerate();
+        let keys = fields.map(|(at, field)| match (csv, at) {
+            (true, 0) => [row_end, between].concat(),
+            (true, _) => b",".to_vec(),
+            (false, 0) => [row_end, between, b"{", &json_key(field.name(), false)].concat(),
+            (false, _) => json_key(field.name(), true),
+        });
+        let keys = keys.map(Key::new).collect();
         let dialect = if csv { Dialect::Csv } else { Dialect::Json };
         Self {
             format,
@@ -98,7 +100,9 @@ impl RowEncoder {
 
     /// About how many bytes the rows of a batch become.
     pub(crate) fn estimate(&self, batch: &RecordBatch) -> usize {
-        let fixed: usize = self.keys.iter().map(Vec::len).sum::<usize>() + self.row_end.len() + 1;
+        let keys: usize = self.keys.iter().map(Key::len).sum();
+        // Either the first key has what is between rows, or there is none.
+        let fixed = if keys > 0 { keys - self.between.len() } else { self.row_end.len() } + 1;
         let values: usize = batch.columns().iter().map(|column| weigh(column)).sum();
         fixed * batch.num_rows() + values
     }
@@ -107,48 +111,63 @@ impl RowEncoder {
     /// which are expected to take about `estimate` bytes.
     pub(crate) fn piece(&self, batch: &RecordBatch, first: u64, estimate: usize) -> Result<Vec<u8>, PieceError> {
         let rows = batch.num_rows();
-        let cells = self.cells(batch)?;
         // A little more than the estimate, so that the buffer seldom has to move.
         let mut sink = Sink::with_capacity(estimate + estimate / 8 + 256);
-        for row in 0..rows {
-            if first > 0 || row > 0 {
-                sink.raw(self.between);
+        if first > 0 && rows > 0 {
+            sink.raw(self.between);
+        }
+        if self.keys.is_empty() {
+            self.empty(rows, &mut sink);
+            return Ok(sink.buf);
+        }
+        let mut block = Block::new(&self.keys, self.columns(batch)?);
+        // What ends the row before is in the first key: the first row has none before it.
+        let mut skip = self.row_end.len() + self.between.len();
+        let step = Block::rows(estimate / rows.max(1));
+        let mut row = 0;
+        while row < rows {
+            let end = rows.min(row + step);
+            match block.write(row..end) {
+                Some(bytes) => sink.raw(&bytes[skip..]),
+                None => block.write_wide(row..end, skip, &mut sink),
             }
-            match self.style.dialect {
-                Dialect::Json => {
-                    for (key, cell) in self.keys.iter().zip(&cells) {
-                        sink.raw(key);
-                        cell.json(row, &mut sink);
-                    }
-                }
-                Dialect::Csv => {
-                    for (key, cell) in self.keys.iter().zip(&cells) {
-                        sink.raw(key);
-                        cell.csv(row, &mut sink);
-                    }
-                }
-            }
+            (row, skip) = (end, 0);
+        }
+        if rows > 0 {
             sink.raw(self.row_end);
         }
-        match sink.fault {
+        match sink.fault.or(block.fault()) {
             None => Ok(sink.buf),
-            Some(fault) => Err(self.locate(&cells, rows, first, fault)),
+            Some(fault) => Err(self.locate(batch, first, fault)),
         }
     }
 
-    fn cells<'a>(&self, batch: &'a RecordBatch) -> Result<Vec<Cell<'a>>, ArrowError> {
+    /// Rows without columns.
+    fn empty(&self, rows: usize, sink: &mut Sink) {
+        for row in 0..rows {
+            sink.raw(if row > 0 { self.between } else { b"" });
+            sink.raw(self.row_end);
+        }
+    }
+
+    fn columns<'a>(&self, batch: &'a RecordBatch) -> Result<Vec<Column<'a>>, ArrowError> {
         let columns = batch.columns().iter();
-        columns.map(|column| Cell::new(column, 0..batch.num_rows(), self.style)).collect()
+        let cells = columns.map(|column| Cell::new(column, 0..batch.num_rows(), self.style));
+        cells.map(|cell| Ok(Column::new(cell?, self.style.dialect))).collect()
     }
 
     /// Writes once more, value by value, to learn where the fault is.
     #[cold]
-    fn locate(&self, cells: &[Cell<'_>], rows: usize, first: u64, fault: Fault) -> PieceError {
+    fn locate(&self, batch: &RecordBatch, first: u64, fault: Fault) -> PieceError {
+        let columns = match self.columns(batch) {
+            Ok(columns) => columns,
+            Err(error) => return PieceError::Arrow(error),
+        };
         let mut sink = Sink::default();
-        for row in 0..rows {
-            for (cell, name) in cells.iter().zip(&self.names) {
+        for row in 0..batch.num_rows() {
+            for (column, name) in columns.iter().zip(&self.names) {
                 sink.buf.clear();
-                cell.write(row, self.style.dialect, &mut sink);
+                column.write(row, &mut sink);
                 if let Some(found) = sink.fault {
                     return PieceError::Value { column: name.clone(), row: first + row as u64 + 1, fault: found };
                 }

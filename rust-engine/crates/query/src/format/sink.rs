@@ -264,12 +264,19 @@ pub(crate) fn json_clean(bytes: &[u8]) -> bool {
 }
 
 fn csv_needs_quotes(text: &[u8]) -> bool {
+    csv_trimmed(text) || !csv_clean(text)
+}
+
+/// Whether readers may see less than is there: nothing at all, or no space or tab at an end.
+pub(crate) fn csv_trimmed(text: &[u8]) -> bool {
     let padding = |byte: &u8| matches!(byte, b' ' | b'\t');
+    text.is_empty() || text.first().is_some_and(padding) || text.last().is_some_and(padding)
+}
+
+/// Whether nothing in these bytes asks for quotes.
+pub(crate) fn csv_clean(bytes: &[u8]) -> bool {
     let special = |byte: u8| u8::from(matches!(byte, b',' | b'"' | b'\r' | b'\n'));
-    text.is_empty()
-        || text.first().is_some_and(padding)
-        || text.last().is_some_and(padding)
-        || text.iter().fold(0, |any, byte| any | special(*byte)) != 0
+    bytes.iter().fold(0, |any, byte| any | special(*byte)) == 0
 }
 
 #[cfg(test)]
