@@ -5,12 +5,14 @@
 
 use std::ops::Range;
 
+use super::cell::{Cell, Dialect};
 use super::column::{Column, Text};
-use super::sink::{Fault, Sink};
+use super::sink::Fault;
 use super::spans::{BLOCK, SLACK};
 
-/// The rows of a block are shorter than this together. The window stays in the processor's nearest caches.
-const ROOM: usize = 32 << 10;
+/// The rows of a block are shorter than this together. Half of it is what blocks aim at: that much
+/// stays near the processor, and leaves tables of a hundred columns rows enough for a block to be worth it.
+const ROOM: usize = 64 << 10;
 
 /// Keys are copied in this width.
 const KEY: usize = 32;
@@ -36,7 +38,7 @@ impl Key {
         self.quoted.len() - 1
     }
 
-    fn text(&self) -> &[u8] {
+    pub(crate) fn text(&self) -> &[u8] {
         &self.quoted[..self.len()]
     }
 }
@@ -44,13 +46,15 @@ impl Key {
 /// The columns of a slice, and where rows are put together.
 pub(crate) struct Block<'a> {
     keys: &'a [Key],
+    cells: &'a [Cell<'a>],
     columns: Vec<Column<'a>>,
     window: Window,
 }
 
 impl<'a> Block<'a> {
-    pub(crate) fn new(keys: &'a [Key], columns: Vec<Column<'a>>) -> Self {
-        Self { keys, columns, window: Window { bytes: Box::new([0; _]) } }
+    pub(crate) fn new(keys: &'a [Key], cells: &'a [Cell<'a>], dialect: Dialect) -> Self {
+        let columns = cells.iter().map(|cell| Column::new(cell, dialect)).collect();
+        Self { keys, cells, columns, window: Window { bytes: Box::new([0; _]) } }
     }
 
     /// How many rows of about this length to write at once.
@@ -61,8 +65,8 @@ impl<'a> Block<'a> {
     /// Writes a few rows; `None` where they are too long for a block.
     pub(crate) fn write(&mut self, rows: Range<usize>) -> Option<&[u8]> {
         let mut len = 0;
-        for (key, column) in self.keys.iter().zip(&mut self.columns) {
-            len += key.len() * rows.len() + column.fill(rows.clone(), ROOM)?;
+        for ((key, cell), column) in self.keys.iter().zip(self.cells).zip(&mut self.columns) {
+            len += key.len() * rows.len() + column.fill(cell, rows.clone(), ROOM)?;
             if len >= ROOM {
                 return None;
             }
@@ -75,19 +79,6 @@ impl<'a> Block<'a> {
             }
         }
         Some(&self.window.bytes[..at])
-    }
-
-    /// Writes rows of any length, without the first `skip` bytes.
-    #[cold]
-    pub(crate) fn write_wide(&self, rows: Range<usize>, skip: usize, sink: &mut Sink) {
-        let mut skip = skip;
-        for row in rows {
-            for (key, column) in self.keys.iter().zip(&self.columns) {
-                sink.raw(&key.text()[skip..]);
-                column.write(row, sink);
-                skip = 0;
-            }
-        }
     }
 
     /// Why a value was not written.

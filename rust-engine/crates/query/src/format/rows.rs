@@ -1,17 +1,24 @@
 //! Whole rows: JSON objects or CSV records of a slice of a batch, and what stands before and after them.
 
+use std::ops::Range;
+
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 
 use super::block::{Block, Key};
 use super::cell::{Cell, Dialect, Style, json_key};
-use super::column::Column;
 use super::sink::{Fault, Sink};
 use super::{Format, NumberStyle};
 
 /// CSV lines end as RFC 4180 says.
 const CSV_LINE_END: &[u8] = b"\r\n";
+
+/// Fewer rows are written value by value: what blocks need would take longer to make.
+const FEW: usize = 16;
+
+/// So are values that are longer than this on average: with them all time goes into copying, and blocks copy twice.
+const LONG: usize = 256;
 
 /// Encodes slices of batches of one schema; shared by the tasks that do so in parallel.
 pub(crate) struct RowEncoder {
@@ -120,25 +127,21 @@ impl RowEncoder {
             self.empty(rows, &mut sink);
             return Ok(sink.buf);
         }
-        let mut block = Block::new(&self.keys, self.columns(batch)?);
+        let cells = self.cells(batch)?;
         // What ends the row before is in the first key: the first row has none before it.
-        let mut skip = self.row_end.len() + self.between.len();
-        let step = Block::rows(estimate / rows.max(1));
-        let mut row = 0;
-        while row < rows {
-            let end = rows.min(row + step);
-            match block.write(row..end) {
-                Some(bytes) => sink.raw(&bytes[skip..]),
-                None => block.write_wide(row..end, skip, &mut sink),
-            }
-            (row, skip) = (end, 0);
-        }
+        let skip = self.row_end.len() + self.between.len();
+        let fault = if rows < FEW || estimate / rows > LONG * cells.len() {
+            self.by_value(&cells, 0..rows, skip, &mut sink);
+            None
+        } else {
+            self.in_blocks(&cells, rows, skip, &mut sink)
+        };
         if rows > 0 {
             sink.raw(self.row_end);
         }
-        match sink.fault.or(block.fault()) {
+        match sink.fault.or(fault) {
             None => Ok(sink.buf),
-            Some(fault) => Err(self.locate(batch, first, fault)),
+            Some(fault) => Err(self.locate(&cells, rows, first, fault)),
         }
     }
 
@@ -150,24 +153,47 @@ impl RowEncoder {
         }
     }
 
-    fn columns<'a>(&self, batch: &'a RecordBatch) -> Result<Vec<Column<'a>>, ArrowError> {
+    /// Rows in blocks, without the first `skip` bytes; where a block gives up on a value, why it did.
+    fn in_blocks(&self, cells: &[Cell<'_>], rows: usize, skip: usize, sink: &mut Sink) -> Option<Fault> {
+        let mut block = Block::new(&self.keys, cells, self.style.dialect);
+        let step = Block::rows(sink.buf.capacity() / rows);
+        let (mut row, mut skip) = (0, skip);
+        while row < rows {
+            let end = rows.min(row + step);
+            match block.write(row..end) {
+                Some(bytes) => sink.raw(&bytes[skip..]),
+                None => self.by_value(cells, row..end, skip, sink),
+            }
+            (row, skip) = (end, 0);
+        }
+        block.fault()
+    }
+
+    /// Rows value by value, without the first `skip` bytes.
+    fn by_value(&self, cells: &[Cell<'_>], rows: Range<usize>, skip: usize, sink: &mut Sink) {
+        let mut skip = skip;
+        for row in rows {
+            for (key, cell) in self.keys.iter().zip(cells) {
+                sink.raw(&key.text()[skip..]);
+                cell.write(row, self.style.dialect, sink);
+                skip = 0;
+            }
+        }
+    }
+
+    fn cells<'a>(&self, batch: &'a RecordBatch) -> Result<Vec<Cell<'a>>, ArrowError> {
         let columns = batch.columns().iter();
-        let cells = columns.map(|column| Cell::new(column, 0..batch.num_rows(), self.style));
-        cells.map(|cell| Ok(Column::new(cell?, self.style.dialect))).collect()
+        columns.map(|column| Cell::new(column, 0..batch.num_rows(), self.style)).collect()
     }
 
     /// Writes once more, value by value, to learn where the fault is.
     #[cold]
-    fn locate(&self, batch: &RecordBatch, first: u64, fault: Fault) -> PieceError {
-        let columns = match self.columns(batch) {
-            Ok(columns) => columns,
-            Err(error) => return PieceError::Arrow(error),
-        };
+    fn locate(&self, cells: &[Cell<'_>], rows: usize, first: u64, fault: Fault) -> PieceError {
         let mut sink = Sink::default();
-        for row in 0..batch.num_rows() {
-            for (column, name) in columns.iter().zip(&self.names) {
+        for row in 0..rows {
+            for (cell, name) in cells.iter().zip(&self.names) {
                 sink.buf.clear();
-                column.write(row, &mut sink);
+                cell.write(row, self.style.dialect, &mut sink);
                 if let Some(found) = sink.fault {
                     return PieceError::Value { column: name.clone(), row: first + row as u64 + 1, fault: found };
                 }

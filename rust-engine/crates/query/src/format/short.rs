@@ -8,6 +8,9 @@ pub(crate) const SHORT: usize = 16;
 const WIDE: u32 = 14;
 const NARROW: u32 = 8;
 
+/// Whole numbers that are written with one go of arithmetic are below this.
+pub(crate) const INTS: u64 = 10_u64.pow(NARROW);
+
 /// A text of at most 16 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Short {
@@ -64,7 +67,7 @@ impl Numbers {
         if most >= 10_u64.pow(digits) || places >= digits {
             return None;
         }
-        Some(match (most < 10_u64.pow(NARROW) && places < NARROW, places) {
+        Some(match (most < INTS && places < NARROW, places) {
             (true, 0) => Self::Ints,
             (true, places) => Self::Narrow(Narrow::new(places)),
             (false, places) => Self::Wide(Wide::new(places)),
@@ -72,7 +75,7 @@ impl Numbers {
     }
 }
 
-/// A whole number below 10^8.
+/// A whole number below `INTS`.
 #[inline]
 pub(crate) fn int(value: u64) -> Short {
     let digits = eight_digits(value);
@@ -80,6 +83,18 @@ pub(crate) fn int(value: u64) -> Short {
     let zeros = (digits | 1 << 56).trailing_zeros() & !7;
     let text = (digits | ZEROS as u64) >> zeros;
     Short { text: u128::from(text), len: (8 - zeros / 8) as u8 }
+}
+
+/// Any whole number: its first digits, if it has more than 16, and the others.
+#[inline]
+pub(crate) fn long_int(value: u64) -> (Short, Short) {
+    const SPLIT: u64 = 10_u64.pow(16);
+    if value < SPLIT {
+        let digits = sixteen_digits(value);
+        let zeros = (digits | 1 << 120).trailing_zeros() & !7;
+        return (Short::default(), Short { text: (digits | ZEROS) >> zeros, len: 16 - (zeros / 8) as u8 });
+    }
+    (int(value / SPLIT), Short { text: sixteen_digits(value % SPLIT) | ZEROS, len: 16 })
 }
 
 /// Numbers below 10^8 with a decimal point.
@@ -133,10 +148,8 @@ impl Wide {
 
     #[inline]
     pub(crate) fn write(self, value: u64) -> Short {
-        const HALF: u64 = 10_u64.pow(8);
-        let (high, low) = (eight_digits(value / HALF), eight_digits(value % HALF));
         // Two of sixteen digits are zeros: they leave room for the point and a sign.
-        let digits = (u128::from(low) << 64 | u128::from(high)) >> 16;
+        let digits = sixteen_digits(value) >> 16;
         let zeros = (digits | self.units).trailing_zeros() & !7;
         let text = digits | ZEROS >> 16;
         let text = (text & self.whole) | self.point | (text & !self.whole) << self.shift;
@@ -155,6 +168,13 @@ pub(crate) fn eight_digits(value: u64) -> u64 {
     let fours = u64::from(value / 10_000) | u64::from(value % 10_000) << 32;
     let hundreds = ((fours * 5_243) >> 19) & 0x0000_007f_0000_007f;
     split_pairs(hundreds | (fours - hundreds * 100) << 16)
+}
+
+/// The same for a number below 10^16.
+#[inline]
+fn sixteen_digits(value: u64) -> u128 {
+    let (high, low) = (eight_digits(value / INTS), eight_digits(value % INTS));
+    u128::from(low) << 64 | u128::from(high)
 }
 
 /// Four numbers below 100 as eight digits from 0 to 9, the first in the lowest byte.

@@ -136,6 +136,14 @@ pub(crate) fn widen(out: &mut Vec<u8>, total: usize) {
     }
 }
 
+/// Writes a text of a fixed width.
+#[inline]
+pub(crate) fn put<const N: usize>(out: &mut [u8], at: usize, text: [u8; N]) {
+    if let Some(to) = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *to = text;
+    }
+}
+
 /// An assignment of arrays is two or four instructions wherever it stands; copying between slices is a call
 /// where the compiler does not inline the library's function.
 #[inline]

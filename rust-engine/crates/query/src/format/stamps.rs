@@ -4,6 +4,7 @@ use arrow::datatypes::TimeUnit;
 
 use super::short::{Short, ZEROS, eight_digits};
 use super::sink::Sink;
+use super::spans::put;
 use super::time::{DAY, Zone, clock_text, date_short, has_date, resolution};
 
 /// Timestamps of a column of which all texts are equally long.
@@ -79,13 +80,6 @@ impl Stamps {
             begin += len;
         }
         all
-    }
-}
-
-#[inline]
-fn put<const N: usize>(out: &mut [u8], at: usize, text: [u8; N]) {
-    if let Some(to) = out.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
-        *to = text;
     }
 }
 

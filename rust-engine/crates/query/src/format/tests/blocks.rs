@@ -74,7 +74,7 @@ proptest! {
         let mut random = Random(seed);
         let names = ["a", "b c", "d\" and a key that is longer than the others are"];
         let arrays = types.iter().map(|data_type| random.array(data_type, rows));
-        same(&batch(names.into_iter().zip(arrays).collect()), &[rows * 5_000]);
+        same(&batch(names.into_iter().zip(arrays).collect()), &[0, rows * 700]);
     }
 }
 
