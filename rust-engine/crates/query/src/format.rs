@@ -36,13 +36,19 @@
 //! with zstd.
 
 mod binary;
+mod block;
 mod cell;
 mod check;
 mod chunks;
+mod column;
 mod envelope;
 mod error;
 mod rows;
+mod short;
+mod shorts;
 mod sink;
+mod spans;
+mod stamps;
 mod stream;
 mod time;
 mod write;

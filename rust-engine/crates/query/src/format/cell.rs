@@ -11,6 +11,7 @@ use arrow::error::ArrowError;
 
 use super::NumberStyle;
 use super::sink::{Sink, json_clean};
+use super::spans::SLACK;
 use super::time::Zone;
 
 /// The 16-bit float, named through Arrow since it comes with it.
@@ -363,6 +364,8 @@ fn dictionary(array: &dyn Array, style: Style) -> Result<Body<'_>, ArrowError> {
     if sink.fault.is_some() {
         return Ok(Body::Dictionary(keys, Box::new(cell)));
     }
+    // Texts are copied in fixed widths: there must be something behind the last one.
+    sink.buf.resize(sink.buf.len() + SLACK, 0);
     Ok(Body::Encoded(keys, ends, sink.buf))
 }
 

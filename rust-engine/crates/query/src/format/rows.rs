@@ -1,9 +1,12 @@
 //! Whole rows: JSON objects or CSV records of a slice of a batch, and what stands before and after them.
 
+use std::ops::Range;
+
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 
+use super::block::{Block, Key};
 use super::cell::{Cell, Dialect, Style, json_key};
 use super::sink::{Fault, Sink};
 use super::{Format, NumberStyle};
@@ -11,13 +14,19 @@ use super::{Format, NumberStyle};
 /// CSV lines end as RFC 4180 says.
 const CSV_LINE_END: &[u8] = b"\r\n";
 
+/// Fewer rows are written value by value: what blocks need would take longer to make.
+const FEW: usize = 16;
+
+/// So are values that are longer than this on average: with them all time goes into copying, and blocks copy twice.
+const LONG: usize = 256;
+
 /// Encodes slices of batches of one schema; shared by the tasks that do so in parallel.
 pub(crate) struct RowEncoder {
     format: Format,
     style: Style,
     names: Vec<String>,
-    /// What stands before each column's value.
-    keys: Vec<Vec<u8>>,
+    /// What stands before each column's value; before the first one also what stands between rows.
+    keys: Vec<Key>,
     /// What ends a row, and what comes between rows.
     row_end: &'static [u8],
     between: &'static [u8],
@@ -39,16 +48,8 @@ impl From<ArrowError> for PieceError {
 impl RowEncoder {
     pub(crate) fn new(schema: &Schema, format: Format, numbers: NumberStyle) -> Self {
         let csv = format == Format::Csv;
-        let fields = schema.fields().iter().enumerate();
-        let keys = fields.map(|(at, field)| match (csv, at) {
-            (true, 0) => Vec::new(),
-            (true, _) => b",".to_vec(),
-            (false, 0) => [&b"{"[..], &json_key(field.name(), false)].concat(),
-            (false, _) => json_key(field.name(), true),
-        });
-        let keys: Vec<_> = keys.collect();
         // A result can have rows without columns: each is the empty object.
-        let empty = keys.is_empty();
+        let empty = schema.fields().is_empty();
         let (row_end, between): (&[u8], &[u8]) = match format {
             Format::Csv => (CSV_LINE_END, b""),
             Format::Ndjson if empty => (b"{}\n", b""),
@@ -56,6 +57,14 @@ impl RowEncoder {
             _ if empty => (b"{}", b","),
             _ => (b"}", b","),
         };
+        let fields = schema.fields().iter().enumerate();
+        let keys = fields.map(|(at, field)| match (csv, at) {
+            (true, 0) => [row_end, between].concat(),
+            (true, _) => b",".to_vec(),
+            (false, 0) => [row_end, between, b"{", &json_key(field.name(), false)].concat(),
+            (false, _) => json_key(field.name(), true),
+        });
+        let keys = keys.map(Key::new).collect();
         let dialect = if csv { Dialect::Csv } else { Dialect::Json };
         Self {
             format,
@@ -98,7 +107,9 @@ impl RowEncoder {
 
     /// About how many bytes the rows of a batch become.
     pub(crate) fn estimate(&self, batch: &RecordBatch) -> usize {
-        let fixed: usize = self.keys.iter().map(Vec::len).sum::<usize>() + self.row_end.len() + 1;
+        let keys: usize = self.keys.iter().map(Key::len).sum();
+        // Either the first key has what is between rows, or there is none.
+        let fixed = if keys > 0 { keys - self.between.len() } else { self.row_end.len() } + 1;
         let values: usize = batch.columns().iter().map(|column| weigh(column)).sum();
         fixed * batch.num_rows() + values
     }
@@ -107,32 +118,66 @@ impl RowEncoder {
     /// which are expected to take about `estimate` bytes.
     pub(crate) fn piece(&self, batch: &RecordBatch, first: u64, estimate: usize) -> Result<Vec<u8>, PieceError> {
         let rows = batch.num_rows();
-        let cells = self.cells(batch)?;
         // A little more than the estimate, so that the buffer seldom has to move.
         let mut sink = Sink::with_capacity(estimate + estimate / 8 + 256);
-        for row in 0..rows {
-            if first > 0 || row > 0 {
-                sink.raw(self.between);
-            }
-            match self.style.dialect {
-                Dialect::Json => {
-                    for (key, cell) in self.keys.iter().zip(&cells) {
-                        sink.raw(key);
-                        cell.json(row, &mut sink);
-                    }
-                }
-                Dialect::Csv => {
-                    for (key, cell) in self.keys.iter().zip(&cells) {
-                        sink.raw(key);
-                        cell.csv(row, &mut sink);
-                    }
-                }
-            }
+        if first > 0 && rows > 0 {
+            sink.raw(self.between);
+        }
+        if self.keys.is_empty() {
+            self.empty(rows, &mut sink);
+            return Ok(sink.buf);
+        }
+        let cells = self.cells(batch)?;
+        // What ends the row before is in the first key: the first row has none before it.
+        let skip = self.row_end.len() + self.between.len();
+        let fault = if rows < FEW || estimate / rows > LONG * cells.len() {
+            self.by_value(&cells, 0..rows, skip, &mut sink);
+            None
+        } else {
+            self.in_blocks(&cells, rows, skip, &mut sink)
+        };
+        if rows > 0 {
             sink.raw(self.row_end);
         }
-        match sink.fault {
+        match sink.fault.or(fault) {
             None => Ok(sink.buf),
             Some(fault) => Err(self.locate(&cells, rows, first, fault)),
+        }
+    }
+
+    /// Rows without columns.
+    fn empty(&self, rows: usize, sink: &mut Sink) {
+        for row in 0..rows {
+            sink.raw(if row > 0 { self.between } else { b"" });
+            sink.raw(self.row_end);
+        }
+    }
+
+    /// Rows in blocks, without the first `skip` bytes; where a block gives up on a value, why it did.
+    fn in_blocks(&self, cells: &[Cell<'_>], rows: usize, skip: usize, sink: &mut Sink) -> Option<Fault> {
+        let mut block = Block::new(&self.keys, cells, self.style.dialect);
+        let step = Block::rows(sink.buf.capacity() / rows);
+        let (mut row, mut skip) = (0, skip);
+        while row < rows {
+            let end = rows.min(row + step);
+            match block.write(row..end) {
+                Some(bytes) => sink.raw(&bytes[skip..]),
+                None => self.by_value(cells, row..end, skip, sink),
+            }
+            (row, skip) = (end, 0);
+        }
+        block.fault()
+    }
+
+    /// Rows value by value, without the first `skip` bytes.
+    fn by_value(&self, cells: &[Cell<'_>], rows: Range<usize>, skip: usize, sink: &mut Sink) {
+        let mut skip = skip;
+        for row in rows {
+            for (key, cell) in self.keys.iter().zip(cells) {
+                sink.raw(&key.text()[skip..]);
+                cell.write(row, self.style.dialect, sink);
+                skip = 0;
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Tests of whole results: golden text of every type, round trips of random batches, the stream's promises.
 
 mod arrays;
+mod blocks;
 mod golden;
 mod readers;
 mod round_trip;

@@ -1,16 +1,17 @@
 //! The text of dates, times, timestamps, durations and intervals.
 //!
 //! One rule a column type, never dependent on the value: the digits of a fraction follow from the unit
-//! (none for seconds, 3, 6 or 9), the zone's form from the column's zone. Calendar arithmetic is our own
-//! (Howard Hinnant's `civil_from_days`): it needs no allocation and no error path for a value.
+//! (none for seconds, 3, 6 or 9), the zone's form from the column's zone. Calendar arithmetic is our
+//! own: it needs no allocation and no error path for a value.
 
 use arrow::array::timezone::Tz;
 use arrow::datatypes::{IntervalDayTime, IntervalMonthDayNano, TimeUnit, TimestampSecondType};
 use arrow::temporal_conversions::as_datetime_with_timezone;
 
+use super::short::{Short, ZEROS, pairs_to_digits};
 use super::sink::{Fault, Sink};
 
-const DAY: i64 = 86_400;
+pub(crate) const DAY: i64 = 86_400;
 /// `0000-01-01` and `9999-12-31`, in days since 1970-01-01.
 const DAYS: std::ops::RangeInclusive<i64> = -719_528..=2_932_896;
 
@@ -80,7 +81,7 @@ fn parse_offset(name: &str) -> Option<i32> {
 }
 
 /// Units a second, and the digits of a fraction.
-const fn resolution(unit: TimeUnit) -> (i64, usize) {
+pub(crate) const fn resolution(unit: TimeUnit) -> (i64, usize) {
     match unit {
         TimeUnit::Second => (1, 0),
         TimeUnit::Millisecond => (1_000, 3),
@@ -104,33 +105,50 @@ fn pair(value: u32) -> [u8; 2] {
     PAIRS[(value % 100) as usize]
 }
 
+/// Whether a day, counted from 1970-01-01, has a text.
+#[inline]
+pub(crate) fn has_date(days: i64) -> bool {
+    DAYS.contains(&days)
+}
+
+/// `YYYY-MM-DD` of the day, or of the nearest one that has a text.
+///
+/// After Neri and Schneider, "Euclidean affine functions and their application to calendar algorithms" (2022):
+/// all divisions are by constants, and most are the high half of a product of which the low half is the remainder.
+#[inline]
+pub(crate) fn date_short(days: i64) -> Short {
+    const ERA: u32 = 146_097;
+    // Days since 0000-03-01, moved forward one era of 400 years so that it is never negative.
+    let shifted = (days.clamp(*DAYS.start(), *DAYS.end()) + 719_468 + i64::from(ERA)) as u32;
+    let quarters = 4 * shifted + 3;
+    let (century, quarters_of_century) = (quarters / ERA, (quarters % ERA) | 3);
+    let product = 2_939_745 * u64::from(quarters_of_century);
+    let (year_of_century, day_of_year) = ((product >> 32) as u32, (product as u32) / 2_939_745 / 4);
+    let month_and_day = 2_141 * day_of_year + 197_913;
+    let (month, day) = (month_and_day >> 16, (month_and_day & 0xffff) / 2_141 + 1);
+    // Years begin in March here: the last two months belong to the next one.
+    let after = u32::from(day_of_year >= 306);
+    let year = 100 * century + year_of_century + after - 400;
+    let digits = pairs_to_digits([year / 100, year % 100, month - 12 * after, day]) | ZEROS as u64;
+    let (year, month, day) = (digits & 0xffff_ffff, (digits >> 32) & 0xffff, digits >> 48);
+    let head = year | u64::from(b'-') << 32 | month << 40 | u64::from(b'-') << 56;
+    Short { text: u128::from(head) | u128::from(day) << 64, len: 10 }
+}
+
 /// `YYYY-MM-DD`.
 #[inline]
 fn date_text(days: i64) -> Option<[u8; 10]> {
-    if !DAYS.contains(&days) {
-        return None;
-    }
-    // Days since 0000-03-01, moved forward one era of 400 years so that it is never negative.
-    let shifted = (days + 719_468 + 146_097) as u32;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u32::from(month <= 2) - 400;
-    let ([y1, y2], [y3, y4]) = (pair(year / 100), pair(year));
-    let ([m1, m2], [d1, d2]) = (pair(month), pair(day));
-    Some([y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2])
+    let [y1, y2, y3, y4, _, m1, m2, _, d1, d2, ..] = date_short(days).text.to_le_bytes();
+    has_date(days).then_some([y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2])
 }
 
+/// `HH:MM:SS`.
 #[inline]
-fn clock_text(second_of_day: u32) -> [u8; 8] {
-    let [h1, h2] = pair(second_of_day / 3_600);
-    let [m1, m2] = pair(second_of_day / 60 % 60);
-    let [s1, s2] = pair(second_of_day % 60);
-    [h1, h2, b':', m1, m2, b':', s1, s2]
+pub(crate) fn clock_text(second_of_day: u32) -> [u8; 8] {
+    let (hours, minutes, seconds) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
+    let digits = pairs_to_digits([hours, minutes, seconds, 0]) | ZEROS as u64;
+    let colons = u64::from(b':') << 16 | u64::from(b':') << 40;
+    (digits & 0xffff | (digits & 0xffff_0000) << 8 | (digits & 0xffff_0000_0000) << 16 | colons).to_le_bytes()
 }
 
 impl Sink {
@@ -179,7 +197,7 @@ impl Sink {
         }
     }
 
-    fn offset(&mut self, minutes: i32) {
+    pub(crate) fn offset(&mut self, minutes: i32) {
         let sign = if minutes < 0 { b'-' } else { b'+' };
         let [h1, h2] = pair(minutes.unsigned_abs() / 60);
         let [m1, m2] = pair(minutes.unsigned_abs() % 60);
