@@ -18,10 +18,10 @@ func (c *Client) ListTables(ctx context.Context) (*enginev1.ListTablesResponse, 
 	})
 }
 
-// GetTable returns one table, inspected.
-func (c *Client) GetTable(ctx context.Context, name string) (*enginev1.Table, error) {
+// GetTable returns one table, inspected, and whether rows share a key of these columns.
+func (c *Client) GetTable(ctx context.Context, name string, key []string) (*enginev1.Table, error) {
 	response, err := unary(ctx, c, func(ctx context.Context) (*enginev1.GetTableResponse, error) {
-		return c.catalog.GetTable(ctx, &enginev1.GetTableRequest{Name: name})
+		return c.catalog.GetTable(ctx, &enginev1.GetTableRequest{Name: name, Key: key})
 	})
 	return response.GetTable(), err
 }

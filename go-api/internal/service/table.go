@@ -20,8 +20,8 @@ const maxPageSize = 1000
 type Catalog interface {
 	// ListTables returns every table, ordered by name.
 	ListTables(ctx context.Context) (*enginev1.ListTablesResponse, error)
-	// GetTable returns one table, waiting for its inspection until ctx ends.
-	GetTable(ctx context.Context, name string) (*enginev1.Table, error)
+	// GetTable returns one table, waiting for its inspection until ctx ends, and a key of these columns that rows share.
+	GetTable(ctx context.Context, name string, key []string) (*enginev1.Table, error)
 }
 
 // Tables implements quern.v1.TableService.
@@ -90,11 +90,12 @@ func (t *Tables) GetTable(ctx context.Context, request *quernv1.GetTableRequest)
 	}
 	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
-	table, err := t.catalog.GetTable(ctx, sendable(request.GetTable()))
+	key := t.queries.keys(request.GetTable())
+	table, err := t.catalog.GetTable(ctx, sendable(request.GetTable()), key)
 	if err != nil {
 		return nil, outward(ctx, err, t.timeout)
 	}
-	return &quernv1.GetTableResponse{Table: publicTable(table, t.queries.keys(table.GetName()))}, nil
+	return &quernv1.GetTableResponse{Table: publicTable(table, key)}, nil
 }
 
 // pageSize takes the caller's wish by AIP-158.
@@ -148,6 +149,8 @@ func publicTable(table *enginev1.Table, key []string) *quernv1.Table {
 		SizeBytes:   publicCount(table.GetSizeBytes()),
 		Snapshot:    table.GetSnapshot(),
 		Key:         key,
+
+		DuplicateKey: table.GetDuplicateKey(),
 	}
 	if table.RowCount != nil {
 		rows := publicCount(table.GetRowCount())

@@ -806,7 +806,10 @@ type Table struct {
 	// The snapshot's id: a hash of the exact set of files.
 	Snapshot string `protobuf:"bytes,10,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
 	// The columns that GetRow finds rows by, as configured; none where the table has no key.
-	Key           []string `protobuf:"bytes,11,rep,name=key,proto3" json:"key,omitempty"`
+	Key []string `protobuf:"bytes,11,rep,name=key,proto3" json:"key,omitempty"`
+	// A key that more than one row has, as an example; empty where there is none, or where it is not known: in lists of
+	// tables, and where the rows are too many to be indexed by their key.
+	DuplicateKey  string `protobuf:"bytes,12,opt,name=duplicate_key,json=duplicateKey,proto3" json:"duplicate_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -916,6 +919,13 @@ func (x *Table) GetKey() []string {
 		return x.Key
 	}
 	return nil
+}
+
+func (x *Table) GetDuplicateKey() string {
+	if x != nil {
+		return x.DuplicateKey
+	}
+	return ""
 }
 
 // Problem says why a table can't be read.
@@ -1173,7 +1183,7 @@ const file_quern_v1_table_service_proto_rawDesc = "" +
 	"\x0fGetTableRequest\x12\x1a\n" +
 	"\x05table\x18\x01 \x01(\tB\x04\xe2A\x01\x02R\x05table\"9\n" +
 	"\x10GetTableResponse\x12%\n" +
-	"\x05table\x18\x01 \x01(\v2\x0f.quern.v1.TableR\x05table\"\xd2\x03\n" +
+	"\x05table\x18\x01 \x01(\v2\x0f.quern.v1.TableR\x05table\"\xf7\x03\n" +
 	"\x05Table\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12+\n" +
@@ -1188,7 +1198,8 @@ const file_quern_v1_table_service_proto_rawDesc = "" +
 	"\trow_count\x18\t \x01(\x03H\x00R\browCount\x88\x01\x01\x12\x1a\n" +
 	"\bsnapshot\x18\n" +
 	" \x01(\tR\bsnapshot\x12\x10\n" +
-	"\x03key\x18\v \x03(\tR\x03key\"W\n" +
+	"\x03key\x18\v \x03(\tR\x03key\x12#\n" +
+	"\rduplicate_key\x18\f \x01(\tR\fduplicateKey\"W\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSTATE_READY\x10\x01\x12\x14\n" +

@@ -155,10 +155,20 @@ impl catalog_service_server::CatalogService for CatalogService {
         &self,
         request: Request<proto::GetTableRequest>,
     ) -> Result<Response<proto::GetTableResponse>, Status> {
-        let catalog = self.engine.catalog().clone();
-        let name = request.into_inner().name;
-        let described = self.engine.on_cpu(async move { catalog.describe(&name).await }).await.map_err(status)?;
-        Ok(Response::new(proto::GetTableResponse { table: Some(table(described)) }))
+        let engine = Arc::clone(&self.engine);
+        let proto::GetTableRequest { name, key } = request.into_inner();
+        let work = async move {
+            let mut table = table(engine.catalog().describe(&name).await?);
+            if !key.is_empty() && table.state() == proto::TableState::Ready {
+                let key: Vec<_> = key.into_iter().map(|column| vec![column]).collect();
+                // What else is wrong with the key is said to those who ask by it.
+                let duplicate = engine.duplicate_key(&name, &key).await;
+                table.duplicate_key = duplicate.ok().flatten().unwrap_or_default();
+            }
+            Ok(table)
+        };
+        let table = self.engine.on_cpu(work).await.map_err(status)?;
+        Ok(Response::new(proto::GetTableResponse { table: Some(table) }))
     }
 }
 
@@ -182,6 +192,7 @@ fn table(described: TableDescription) -> proto::Table {
         size_bytes: described.size_bytes,
         row_count,
         snapshot: described.snapshot,
+        duplicate_key: String::new(),
     }
 }
 

@@ -5,19 +5,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
     SchemaProvider,
 };
-use datafusion::common::TableReference;
+use datafusion::common::{TableReference, internal_err};
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use quern_core::{EngineError, Reason, Result, TableSnapshot};
 use quern_sources::hot::HotCounts;
@@ -42,7 +45,7 @@ use crate::limits::Limits;
 use crate::params::{self, Params};
 use crate::parse;
 use crate::plans::{self, Plans};
-use crate::rows::{self, Count, Reading, Rows, RowsPlan, Start, TokenKey};
+use crate::rows::{self, Count, Input, Known, Reading, Rows, RowsPlan, Snapshot, Start, TokenKey};
 use crate::runtime::SharedRuntime;
 
 /// What is asked for.
@@ -118,7 +121,7 @@ struct Running {
 }
 
 struct Planned {
-    plan: Arc<dyn ExecutionPlan>,
+    input: Input<Arc<dyn ExecutionPlan>>,
     reading: Option<Reading>,
     count: Option<Count<Arc<dyn ExecutionPlan>>>,
     tables: Vec<Arc<Table>>,
@@ -161,13 +164,19 @@ fn gone(why: &str) -> EngineError {
 }
 
 impl Planned {
+    /// The columns of the input.
+    fn schema(&self) -> SchemaRef {
+        match &self.input {
+            Input::Plan(plan) => plan.schema(),
+            Input::Scan(scan) => scan.schema(),
+            Input::Points(points) => points.schema(),
+        }
+    }
+
     fn outline(&self) -> Outline {
         let snapshot = |t: &Arc<Table>| TableSnapshot { table: t.name.clone(), snapshot: t.snapshot.clone() };
         Outline {
-            schema: match &self.reading {
-                Some(reading) => reading.schema(&self.plan.schema()),
-                None => self.plan.schema(),
-            },
+            schema: self.reading.as_ref().map_or_else(|| self.schema(), |reading| reading.schema(&self.schema())),
             snapshots: self.tables.iter().map(snapshot).collect(),
             volatile: self.findings.volatile.clone(),
         }
@@ -183,6 +192,7 @@ pub struct Engine {
     limits: Limits,
     tokens: TokenKey,
     plans: Plans,
+    known: Known,
     cpu: Handle,
 }
 
@@ -195,7 +205,9 @@ impl Engine {
         let catalog = Catalog::new(roots, Arc::clone(&runtime.caches().footers), limits.threads);
         let admission = Admission::new(&limits);
         let tokens = TokenKey::new(secret);
-        Ok(Self { catalog, template: template(&limits), runtime, admission, limits, tokens, plans: Plans::new(), cpu })
+        let template = template(&limits);
+        let known = Known::new(template.clone());
+        Ok(Self { catalog, template, runtime, admission, limits, tokens, plans: Plans::new(), known, cpu })
     }
 
     /// The catalogue, for description.
@@ -247,19 +259,24 @@ impl Engine {
     async fn start(&self, request: Request, deadline: Instant, permit: OwnedSemaphorePermit) -> Result<Execution> {
         let planned = self.plan(&request).await?;
         let outline = planned.outline();
-        let Planned { plan, reading, count, pins, findings, stop, .. } = planned;
+        let Planned { input, reading, count, pins, findings, stop, .. } = planned;
         let stop = stop.drop_guard();
         let task = self.task();
-        let batches = execute_stream(plan, Arc::clone(&task)).map_err(|e| errors::execution(&e, &findings))?;
+        let failed = |e: DataFusionError| errors::execution(&e, &findings);
         let (batches, envelope) = match reading {
-            None => (batches.boxed(), Envelope::default()),
+            None => (stream_of(input, &task).map_err(failed)?, Envelope::default()),
             Some(reading) => {
                 let memory = rows::reservation(task.memory_pool());
-                let taken = match reading.read(batches, count, &self.tokens, &memory, &task).await {
-                    Ok(taken) => taken?,
-                    Err(e) => {
-                        return Err(pins.changed().await.unwrap_or_else(|| errors::execution(&e, &findings)));
+                let taken = match (&reading, input) {
+                    (Reading::Keys(lookup), Input::Points(by)) => lookup.read(&by, &memory).await,
+                    (reading, input) => {
+                        let batches = stream_of(input, &task).map_err(failed)?;
+                        reading.read(batches, count, &self.tokens, &memory, &task).await
                     }
+                };
+                let taken = match taken {
+                    Ok(taken) => taken?,
+                    Err(e) => return Err(pins.changed().await.unwrap_or_else(|| failed(e))),
                 };
                 // What is held is given back when it has been encoded.
                 let batches = futures::stream::iter(taken.batches).map(move |batch| {
@@ -327,7 +344,7 @@ impl Engine {
         let ready = plans::ready(plan, self.template.config_options());
         let plan = ready.and_then(|plan| interruptible(plan, &stop)).map_err(|e| errors::execution(&e, &findings))?;
         let pins = Pins::of(&tables, false);
-        Ok(Planned { plan, reading: None, count: None, tables, pins, findings, stop })
+        Ok(Planned { input: Input::Plan(plan), reading: None, count: None, tables, pins, findings, stop })
     }
 
     async fn plan_rows(&self, rows: &Rows) -> Result<Planned> {
@@ -339,33 +356,51 @@ impl Engine {
         {
             return Err(error);
         }
-        let read = |positions| {
-            SnapshotProvider::new(Arc::clone(&table), Arc::clone(&pins.store), self.runtime.caches(), positions)
+        let from = Snapshot { table: &table, store: &pins.store, caches: self.runtime.caches() };
+        let count = rows::count(rows, &start, from)?;
+        let planned = match rows::plan(rows, &start, from, &self.known).await {
+            Ok(planned) => planned,
+            // An index is made of the files.
+            Err(error) => return Err(if rows.keys.is_some() { pins.changed().await.unwrap_or(error) } else { error }),
         };
-        let count = rows::count(rows, &start, &table, read)?;
-        let RowsPlan { plan, reading, sequential, timely } = rows::plan(rows, &start, &table, read)?;
-        let mut findings = allow::check(&plan)?;
-        if timely {
-            findings.volatile.insert("now".to_owned());
-        }
+        let RowsPlan { input, reading, sequential, timely } = planned;
+        let mut findings = Findings::default();
         let mut state = self.template.clone();
         state.mark_start_execution();
         let count = match count {
             None => None,
             Some(Count::Known(number)) => Some(Count::Known(number)),
-            Some(Count::Planned(plan)) => {
-                let plan = state.create_physical_plan(&plan).await;
-                let plan = plan.and_then(|plan| plans::ready(&plan, state.config_options()));
-                Some(Count::Planned(plan.map_err(|e| errors::execution(&e, &findings))?))
-            }
+            Some(Count::Planned(plan)) => Some(Count::Planned(physical(&plan, &state, &findings).await?)),
         };
-        if sequential {
-            state.config_mut().options_mut().execution.target_partitions = 1;
+        let input = match input {
+            Input::Plan(plan) => {
+                findings = allow::check(&plan)?;
+                if sequential {
+                    state.config_mut().options_mut().execution.target_partitions = 1;
+                }
+                Input::Plan(physical(&plan, &state, &findings).await?)
+            }
+            Input::Scan(scan) => Input::Scan(scan),
+            Input::Points(points) => Input::Points(points),
+        };
+        if timely {
+            findings.volatile.insert("now".to_owned());
         }
-        let plan = state.create_physical_plan(&plan).await.and_then(|plan| plans::ready(&plan, state.config_options()));
-        let plan = plan.map_err(|e| errors::execution(&e, &findings))?;
         let (reading, tables, stop) = (Some(reading), vec![table], CancellationToken::new());
-        Ok(Planned { plan, reading, count, tables, pins, findings, stop })
+        Ok(Planned { input, reading, count, tables, pins, findings, stop })
+    }
+
+    /// A key that more than one row of a table has, if there is one and the key can be indexed. Fails with NO_KEY or
+    /// CONFIG_INVALID, or where the table can't be read.
+    pub async fn duplicate_key(&self, name: &str, key: &[rows::Path]) -> Result<Option<String>> {
+        let table = self.table_at(name, None).await?;
+        let Some(columns) = rows::indexed_columns(key, &table)? else { return Ok(None) };
+        let pins = Pins::of(std::slice::from_ref(&table), false);
+        let caches = self.runtime.caches();
+        match caches.keys.get(&table, &pins.store, caches, &columns).await {
+            Ok(index) => Ok(index.and_then(|index| index.duplicate().map(str::to_owned))),
+            Err(e) => Err(pins.changed().await.unwrap_or_else(|| errors::execution(&e, &Findings::default()))),
+        }
     }
 
     /// A table as a resource: now, or at the snapshot that an earlier page has read. Fails with TABLE_NOT_FOUND or
@@ -436,6 +471,21 @@ impl Engine {
             HashMap::new(),
             self.runtime.query(),
         ))
+    }
+}
+
+async fn physical(plan: &LogicalPlan, state: &SessionState, findings: &Findings) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = state.create_physical_plan(plan).await.and_then(|plan| plans::ready(&plan, state.config_options()));
+    plan.map_err(|e| errors::execution(&e, findings))
+}
+
+type Batches = BoxStream<'static, Result<RecordBatch, DataFusionError>>;
+
+fn stream_of(input: Input<Arc<dyn ExecutionPlan>>, task: &Arc<TaskContext>) -> Result<Batches, DataFusionError> {
+    match input {
+        Input::Plan(plan) => Ok(execute_stream(plan, Arc::clone(task))?.boxed()),
+        Input::Scan(scan) => Ok(scan.batches()?.boxed()),
+        Input::Points(_) => internal_err!("only rows by key are read by an index"),
     }
 }
 

@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
-use quern_sources::hot::HotColumns;
+use quern_sources::Caches;
 
-/// Grants memory only while both the query's share and the pool of all queries have it. What hot columns hold of the
+/// Grants memory only while both the query's share and the pool of all queries have it. What caches hold of the
 /// latter is there for queries.
 #[derive(Debug)]
 pub(crate) struct QueryPool {
     share: FairSpillPool,
     all: Arc<dyn MemoryPool>,
-    hot: Arc<HotColumns>,
+    caches: Caches,
     size: usize,
 }
 
 impl QueryPool {
-    pub(crate) fn new(size: usize, all: Arc<dyn MemoryPool>, hot: Arc<HotColumns>) -> Self {
-        Self { share: FairSpillPool::new(size), all, hot, size }
+    pub(crate) fn new(size: usize, all: Arc<dyn MemoryPool>, caches: Caches) -> Self {
+        Self { share: FairSpillPool::new(size), all, caches, size }
     }
 }
 
@@ -57,7 +57,7 @@ impl MemoryPool for QueryPool {
         if self.all.try_grow(reservation, additional).is_ok() {
             return Ok(());
         }
-        self.hot.shed(additional);
+        self.caches.shed(additional);
         self.all.try_grow(reservation, additional).inspect_err(|_| self.share.shrink(reservation, additional))
     }
 
@@ -72,7 +72,10 @@ impl MemoryPool for QueryPool {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::execution::cache::cache_manager::{CacheManager, CacheManagerConfig};
     use datafusion::execution::memory_pool::GreedyMemoryPool;
+    use quern_sources::hot::HotColumns;
+    use quern_sources::keys::KeyIndexes;
     use quern_sources::spill::Spills;
 
     use super::*;
@@ -80,8 +83,10 @@ mod tests {
     #[test]
     fn both_bounds_hold_and_everything_is_given_back() {
         let all: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(150));
+        let footers = CacheManager::try_new(&CacheManagerConfig::default()).expect("a cache").get_file_metadata_cache();
         let hot = Arc::new(HotColumns::new(0, &all, Spills::new(None, 0)));
-        let pool = |size| Arc::new(QueryPool::new(size, Arc::clone(&all), Arc::clone(&hot))) as Arc<dyn MemoryPool>;
+        let caches = Caches { footers, hot, keys: Arc::new(KeyIndexes::new(0)) };
+        let pool = |size| Arc::new(QueryPool::new(size, Arc::clone(&all), caches.clone())) as Arc<dyn MemoryPool>;
         let (first, second) = (pool(100), pool(100));
         let one = MemoryConsumer::new("one").register(&first);
         let two = MemoryConsumer::new("two").register(&second);

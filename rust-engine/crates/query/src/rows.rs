@@ -6,6 +6,7 @@
 //! those after the last one's, of one scan.
 
 mod count;
+mod direct;
 mod filter;
 mod float;
 mod keys;
@@ -31,16 +32,17 @@ use futures::Stream;
 use quern_core::suggest::{nearest, some_of};
 use quern_core::{EngineError, Reason, Result};
 
-use quern_sources::provider::SnapshotProvider;
-use quern_sources::{Positions, Table};
+use quern_sources::{Positions, RowScan};
 
 pub(crate) use count::{Count, plan as count};
+pub(crate) use direct::{Known, Snapshot};
 pub use filter::{Node, NodeKind};
 pub(crate) use token::TokenKey;
 
 use crate::errors;
 use crate::format::Envelope;
 use keys::Lookup;
+pub(crate) use keys::{ByIndex, indexed_columns};
 use order::Keyset;
 use page::Paging;
 use time::Clock;
@@ -148,7 +150,7 @@ impl Reading {
         Arc::new(Schema::new(planned.fields().iter().take(wanted).cloned().collect::<Vec<_>>()))
     }
 
-    /// Reads the plan's rows, and counts where that is asked for. What is held of them is taken from `memory`; `task` is
+    /// Reads the rows, and counts where that is asked for. What is held of them is taken from `memory`; `task` is
     /// what the count runs in. The inner error lies in what was asked.
     pub(crate) async fn read<S>(
         &self,
@@ -177,28 +179,30 @@ pub(crate) struct Taken {
 /// Batches that are made when they are asked for.
 pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, DataFusionError>> + Send>;
 
-/// A plan for rows.
+/// Where rows come from.
+pub(crate) enum Input<P> {
+    Plan(P),
+    Scan(RowScan),
+    Points(ByIndex),
+}
+
+/// How rows are got.
 pub(crate) struct RowsPlan {
-    pub(crate) plan: LogicalPlan,
+    pub(crate) input: Input<LogicalPlan>,
     pub(crate) reading: Reading,
-    /// Whether the rows come in order only where there is one partition.
+    /// Whether the rows of a plan come in order only where there is one partition.
     pub(crate) sequential: bool,
     /// Whether the rows depend on what time it is.
     pub(crate) timely: bool,
 }
 
-/// Plans rows of `table`, for which `read` makes a provider, with positions or without.
-pub(crate) fn plan(
-    rows: &Rows,
-    start: &Start,
-    table: &Table,
-    read: impl FnOnce(Option<Positions>) -> SnapshotProvider,
-) -> Result<RowsPlan> {
+/// Plans how to get rows.
+pub(crate) async fn plan(rows: &Rows, start: &Start, from: Snapshot<'_>, known: &Known) -> Result<RowsPlan> {
     if let Some(keys) = &rows.keys {
-        let (plan, lookup) = keys::plan(keys, &rows.fields, table, read(None))?;
-        return Ok(RowsPlan { plan, reading: Reading::Keys(lookup), sequential: keys.sole, timely: false });
+        let (input, lookup) = keys::plan(keys, &rows.fields, from, known).await?;
+        return Ok(RowsPlan { input, reading: Reading::Keys(lookup), sequential: keys.sole, timely: false });
     }
-    let schema = table.schema();
+    let schema = from.table.schema();
     let keyset = Keyset::new(&rows.order, &schema)?;
     let wanted = wanted(&rows.fields, &schema)?;
     let sequential = keyset.is_empty();
@@ -208,40 +212,48 @@ pub(crate) fn plan(
         row: unused("__row", &schema),
         after: after.filter(|_| sequential),
     };
-    let (file, row) = (ident(&positions.file), ident(&positions.row));
-    let provider = read(Some(positions));
-    let failed = |e: DataFusionError| errors::planning("", &e);
-    let scan = LogicalPlanBuilder::scan(table.name.as_str(), provider_as_source(Arc::new(provider)), None);
-    let mut plan = scan.map_err(failed)?;
     let clock = start.clock();
-    if let Some(filter) = &rows.filter {
-        plan = plan.filter(filter::condition(filter, &schema, &clock)?).map_err(failed)?;
-    }
-    if let Some(position) = &start.position {
-        plan = plan.filter(keyset.after(position, &file, &row)?).map_err(failed)?;
-    }
-    if !sequential {
-        plan = plan.sort(keyset.sort(&file, &row)).map_err(failed)?;
-    }
-    let count = wanted.len();
-    let columns = wanted.into_iter().chain(keyset.columns(&schema)).chain([file, row]);
-    let plan = plan.limit(0, Some(rows.page_size + 1)).and_then(|plan| plan.project(columns)).map_err(failed)?;
-    let paging = Paging {
-        wanted: count,
+    let mut paging = Paging {
+        wanted: wanted.exprs.len(),
         size: rows.page_size,
         keyset,
-        snapshot: table.snapshot.clone(),
+        snapshot: from.table.snapshot.clone(),
         first: start.position.is_none(),
         counted: start.counted(),
-        now: clock.was_read().then_some(start.now),
+        now: None,
         digest: start.digest,
     };
-    Ok(RowsPlan {
-        plan: plan.build().map_err(failed)?,
-        reading: Reading::Page(paging),
-        sequential,
-        timely: clock.was_read(),
-    })
+    let failed = |e: DataFusionError| errors::planning("", &e);
+    let input = match wanted.columns {
+        Some(mut columns) if sequential => {
+            let condition = |filter| known.condition(filter, from.table, &schema, &clock, start.digest);
+            let filters = rows.filter.iter().map(condition).collect::<Result<_>>()?;
+            let end = schema.fields().len();
+            columns.extend([end, end + 1]);
+            Input::Scan(from.scan(positions, &columns, filters, rows.page_size + 1).map_err(failed)?)
+        }
+        _ => {
+            let condition =
+                rows.filter.as_ref().map(|filter| filter::condition(filter, &schema, &clock)).transpose()?;
+            let (file, row) = (ident(&positions.file), ident(&positions.row));
+            let source = provider_as_source(Arc::new(from.provider(Some(positions))));
+            let mut plan = LogicalPlanBuilder::scan(from.table.name.as_str(), source, None).map_err(failed)?;
+            if let Some(condition) = condition {
+                plan = plan.filter(condition).map_err(failed)?;
+            }
+            if let Some(position) = &start.position {
+                plan = plan.filter(paging.keyset.after(position, &file, &row)?).map_err(failed)?;
+            }
+            if !sequential {
+                plan = plan.sort(paging.keyset.sort(&file, &row)).map_err(failed)?;
+            }
+            let columns = wanted.exprs.into_iter().chain(paging.keyset.columns(&schema)).chain([file, row]);
+            let plan = plan.limit(0, Some(rows.page_size + 1)).and_then(|plan| plan.project(columns));
+            Input::Plan(plan.and_then(LogicalPlanBuilder::build).map_err(failed)?)
+        }
+    };
+    paging.now = clock.was_read().then_some(start.now);
+    Ok(RowsPlan { input, reading: Reading::Page(paging), sequential, timely: clock.was_read() })
 }
 
 /// What a result in the making holds.
@@ -249,13 +261,22 @@ pub(crate) fn reservation(pool: &Arc<dyn datafusion::execution::memory_pool::Mem
     MemoryConsumer::new("rows").register(pool)
 }
 
-/// The columns wanted, nested ones under their path's name.
-fn wanted(fields: &[Path], schema: &Schema) -> Result<Vec<Expr>> {
+/// The columns wanted.
+struct Wanted {
+    /// How they are computed, nested ones under their path's name.
+    exprs: Vec<Expr>,
+    /// Their places in the table's schema, where none is nested.
+    columns: Option<Vec<usize>>,
+}
+
+fn wanted(fields: &[Path], schema: &Schema) -> Result<Wanted> {
     if fields.is_empty() {
-        return Ok(schema.fields().iter().map(|field| ident(field.name())).collect());
+        let exprs = schema.fields().iter().map(|field| ident(field.name())).collect();
+        return Ok(Wanted { exprs, columns: Some((0..schema.fields().len()).collect()) });
     }
     let mut names = std::collections::BTreeSet::new();
-    let each = fields.iter().map(|path| {
+    let (mut exprs, mut columns) = (Vec::new(), Some(Vec::new()));
+    for path in fields {
         let (expr, _, spelled) = resolve(path, schema)?;
         let name = spelled.join(".");
         if !names.insert(name.clone()) {
@@ -263,9 +284,14 @@ fn wanted(fields: &[Path], schema: &Schema) -> Result<Vec<Expr>> {
                 EngineError::new(Reason::DuplicateColumn, format!("`fields` has `{name}` twice")).with("column", name)
             );
         }
-        Ok(if path.len() == 1 { expr } else { expr.alias(name) })
-    });
-    each.collect()
+        let place = if path.len() == 1 { schema.index_of(&name).ok() } else { None };
+        columns = columns.zip(place).map(|(mut columns, place)| {
+            columns.push(place);
+            columns
+        });
+        exprs.push(if path.len() == 1 { expr } else { expr.alias(name) });
+    }
+    Ok(Wanted { exprs, columns })
 }
 
 /// Finds a column by its path: spelled as it is, or in another case where only one fits. Returns how it is computed,

@@ -11,6 +11,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use object_store::ObjectStore;
 use quern_sources::Caches;
 use quern_sources::hot::HotColumns;
+use quern_sources::keys::KeyIndexes;
 use quern_sources::scratch::Scratch;
 use quern_sources::spill::Spills;
 use url::Url;
@@ -45,7 +46,8 @@ impl SharedRuntime {
         let memory: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(limits.memory));
         let spills = Spills::new(Some(Arc::clone(&scratch)), limits.hot_spill_bytes);
         let hot = Arc::new(HotColumns::new(limits.hot_bytes.min(limits.memory), &memory, spills));
-        let caches = Caches { footers: manager.get_file_metadata_cache(), hot };
+        let keys = Arc::new(KeyIndexes::new(hot.lendable()));
+        let caches = Caches { footers: manager.get_file_metadata_cache(), hot, keys };
         let query_memory = limits.query_memory.min(limits.memory);
         Ok(Self { memory, query_memory, disk: Arc::new(disk), manager, caches, _scratch: scratch })
     }
@@ -63,7 +65,7 @@ impl SharedRuntime {
 
     /// The environment of one query.
     pub(crate) fn query(&self) -> Arc<RuntimeEnv> {
-        let pool = QueryPool::new(self.query_memory, Arc::clone(&self.memory), Arc::clone(&self.caches.hot));
+        let pool = QueryPool::new(self.query_memory, Arc::clone(&self.memory), self.caches.clone());
         Arc::new(RuntimeEnv {
             memory_pool: Arc::new(pool),
             disk_manager: Arc::clone(&self.disk),

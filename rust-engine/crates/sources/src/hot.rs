@@ -36,6 +36,8 @@ pub const SEGMENT_ROWS: usize = BLOCK_ROWS * SEGMENT_BLOCKS;
 const SAMPLE: usize = 12;
 /// How many chunks may go for one that comes.
 const MOST_VICTIMS: usize = 64;
+/// The share of all bytes that may be lent: one in so many.
+const LENDABLE: usize = 4;
 
 /// Names a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,7 +79,7 @@ impl Chunk {
 /// What hot columns have done since the start, and hold now.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HotCounts {
-    /// Bytes held.
+    /// Bytes held, those of key indexes too.
     pub bytes: u64,
     /// Bytes that may be held.
     pub capacity: u64,
@@ -105,6 +107,21 @@ pub struct HotColumns {
     completions: Arc<Semaphore>,
     /// Where text goes whose columns do not stay.
     spills: Arc<Spills>,
+    /// Bytes that are lent to indexes.
+    lent: Arc<AtomicUsize>,
+}
+
+/// Some of the bytes that hot columns may hold, used for something else until this is dropped.
+#[derive(Debug)]
+pub struct Lent {
+    lent: Arc<AtomicUsize>,
+    memory: MemoryReservation,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.lent.fetch_sub(self.memory.size(), Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -180,7 +197,28 @@ impl HotColumns {
             evictions: AtomicU64::new(0),
             completions: Arc::new(Semaphore::new(1)),
             spills: Arc::new(spills),
+            lent: Arc::default(),
         }
+    }
+
+    /// Lends bytes, for which columns may have to go; nothing where they are more than a share of all.
+    pub fn lend(&self, bytes: usize) -> Option<Lent> {
+        if bytes > self.capacity / LENDABLE {
+            return None;
+        }
+        let room = self.room(&self.inner());
+        if room < bytes {
+            self.shed(bytes - room);
+        }
+        let memory = self.memory.new_empty();
+        memory.try_grow(bytes).ok()?;
+        self.lent.fetch_add(bytes, Ordering::Relaxed);
+        Some(Lent { lent: Arc::clone(&self.lent), memory })
+    }
+
+    /// The most bytes that indexes may hold together.
+    pub fn lendable(&self) -> usize {
+        self.capacity / LENDABLE
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -224,7 +262,7 @@ impl HotColumns {
 
     /// How many bytes could be kept in addition, if queries left the memory.
     fn room(&self, inner: &Inner) -> usize {
-        self.capacity.saturating_sub(inner.bytes)
+        self.capacity.saturating_sub(inner.bytes + self.lent.load(Ordering::Relaxed))
     }
 
     /// Makes room for a chunk where that displaces only what is worth less.
@@ -273,14 +311,15 @@ impl HotColumns {
         slot.set(Arc::clone(values)).is_ok()
     }
 
-    /// Gives at least `bytes` back to the memory of all queries, if there are as many.
-    pub fn shed(&self, bytes: usize) {
+    /// Gives at least `bytes` back to the memory of all queries, if there are as many. Returns how many.
+    pub fn shed(&self, bytes: usize) -> usize {
         let mut inner = self.inner();
         let (mut freed, none) = (0, HashSet::new());
         while freed < bytes {
-            let Some((victim, _)) = inner.victim(&none) else { return };
+            let Some((victim, _)) = inner.victim(&none) else { break };
             freed += self.evict(&mut inner, &victim);
         }
+        freed
     }
 
     /// Counts blocks taken from memory and blocks decoded.
@@ -302,7 +341,7 @@ impl HotColumns {
     /// What it holds, and has done.
     pub fn counts(&self) -> HotCounts {
         HotCounts {
-            bytes: self.inner().bytes as u64,
+            bytes: (self.inner().bytes + self.lent.load(Ordering::Relaxed)) as u64,
             capacity: self.capacity as u64,
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),

@@ -7,6 +7,7 @@
 pub mod catalog;
 pub mod hot;
 pub mod inspect;
+pub mod keys;
 pub mod listing;
 pub mod provider;
 pub mod scratch;
@@ -21,7 +22,7 @@ mod decode;
 mod scan;
 
 pub use catalog::{Catalog, TableDescription, TableState};
-pub use scan::{Caches, Positions};
+pub use scan::{Caches, Points, Positions, RowScan};
 pub use store::{PinnedStore, SnapshotChanged};
 pub use table::Table;
 pub use watch::Watcher;

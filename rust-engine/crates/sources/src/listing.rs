@@ -119,12 +119,15 @@ pub fn list(
         if candidates.len() > 1 {
             let names: BTreeSet<String> = candidates.iter().map(|e| format!("{base}_{}", e.suffix)).collect();
             listing.ambiguous.insert(base.clone(), names.into_iter().collect());
+            let plain =
+                candidates.len() == total && candidates.iter().all(|e| e.plain) && !notes.budding.contains(&base);
             for entry in candidates {
                 let name = format!("{base}_{}", entry.suffix);
-                named.entry(name).or_default().push(RootEntry { plain: false, ..entry });
+                let plain = plain && !bases.contains(&name) && !may_be_claimed(&name, &bases, &base);
+                named.entry(name).or_default().push(RootEntry { plain, ..entry });
             }
         } else {
-            let alone = total == 1 && !notes.budding.contains(&base) && !may_be_claimed(&base, &bases);
+            let alone = total == 1 && !notes.budding.contains(&base) && !may_be_claimed(&base, &bases, "");
             for entry in candidates {
                 let plain = entry.plain && alone;
                 named.entry(base.clone()).or_default().push(RootEntry { plain, ..entry });
@@ -144,9 +147,9 @@ pub fn list(
     Ok(listing)
 }
 
-/// Whether files of another name could come to be called so: `a_json`, where there is an `a`.
-fn may_be_claimed(name: &str, bases: &BTreeSet<String>) -> bool {
-    name.match_indices('_').any(|(at, _)| bases.contains(&name[..at]))
+/// Whether files of another name than `own` could come to be called so: `a_json`, where there is an `a`.
+fn may_be_claimed(name: &str, bases: &BTreeSet<String>, own: &str) -> bool {
+    name.match_indices('_').any(|(at, _)| name[..at] != *own && bases.contains(&name[..at]))
 }
 
 fn is_wanted(entry: &RootEntry, base: &str, wanted: Option<&BTreeSet<String>>) -> bool {

@@ -8,6 +8,7 @@
 
 mod cold;
 mod condition;
+mod direct;
 mod file;
 mod fill;
 mod parquet;
@@ -40,10 +41,12 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 
 use crate::hot::{HotColumns, SEGMENT_ROWS};
+use crate::keys::KeyIndexes;
 use crate::store::PinnedStore;
 use crate::table::Table;
-use reader::Reader;
 use work::Work;
+
+pub use direct::{Points, RowScan};
 
 /// Two more columns that say where in its table each row lies: the number of its file among the table's files
 /// (UInt32), and its own number in that file (Int64), both counted from 0. Together they order a table's rows.
@@ -71,6 +74,17 @@ pub struct Caches {
     pub footers: Arc<FileMetadataCache>,
     /// Decoded columns.
     pub hot: Arc<HotColumns>,
+    /// Where rows lie by their keys.
+    pub keys: Arc<KeyIndexes>,
+}
+
+impl Caches {
+    /// Gives at least `bytes` back to the memory of all queries, if as many are held.
+    pub fn shed(&self, bytes: usize) {
+        if self.hot.shed(bytes) < bytes {
+            self.keys.clear();
+        }
+    }
 }
 
 /// What is scanned.
@@ -150,11 +164,7 @@ impl DataSource for Scan {
     fn open_with_args(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
         let shared = args.sibling_state.and_then(|state| Arc::downcast::<Work>(state).ok());
         let work = shared.unwrap_or_else(|| Arc::new(Work::new(self)));
-        let reader = Reader::new(self, work)?;
-        let batches = futures::stream::try_unfold(Box::new(reader), |mut reader| async move {
-            Ok(reader.next().await?.map(|batch| (batch, reader)))
-        });
-        let stream = RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches.boxed());
+        let stream = RecordBatchStreamAdapter::new(Arc::clone(&self.schema), self.batches(work)?.boxed());
         Ok(Box::pin(cooperative(stream)))
     }
 

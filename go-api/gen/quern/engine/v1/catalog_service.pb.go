@@ -176,7 +176,9 @@ func (x *ListTablesResponse) GetPassedOver() []*PassedOver {
 type GetTableRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The table's name, exactly as ListTables gives it.
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The columns of its key, as configured; the answer then says whether rows share a key.
+	Key           []string `protobuf:"bytes,2,rep,name=key,proto3" json:"key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -216,6 +218,13 @@ func (x *GetTableRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *GetTableRequest) GetKey() []string {
+	if x != nil {
+		return x.Key
+	}
+	return nil
 }
 
 // GetTableResponse holds one table.
@@ -286,7 +295,9 @@ type Table struct {
 	// How many rows the snapshot holds; absent until it has been counted.
 	RowCount *uint64 `protobuf:"varint,9,opt,name=row_count,json=rowCount,proto3,oneof" json:"row_count,omitempty"`
 	// The snapshot's id: a hash of the exact set of files.
-	Snapshot      string `protobuf:"bytes,10,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	Snapshot string `protobuf:"bytes,10,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// A key that more than one row has; only in answers to requests that name the key.
+	DuplicateKey  string `protobuf:"bytes,11,opt,name=duplicate_key,json=duplicateKey,proto3" json:"duplicate_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -387,6 +398,13 @@ func (x *Table) GetRowCount() uint64 {
 func (x *Table) GetSnapshot() string {
 	if x != nil {
 		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *Table) GetDuplicateKey() string {
+	if x != nil {
+		return x.DuplicateKey
 	}
 	return ""
 }
@@ -1090,11 +1108,12 @@ const file_quern_engine_v1_catalog_service_proto_rawDesc = "" +
 	"\x12ListTablesResponse\x12.\n" +
 	"\x06tables\x18\x01 \x03(\v2\x16.quern.engine.v1.TableR\x06tables\x12<\n" +
 	"\vpassed_over\x18\x02 \x03(\v2\x1b.quern.engine.v1.PassedOverR\n" +
-	"passedOver\"%\n" +
+	"passedOver\"7\n" +
 	"\x0fGetTableRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"@\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03key\x18\x02 \x03(\tR\x03key\"@\n" +
 	"\x10GetTableResponse\x12,\n" +
-	"\x05table\x18\x01 \x01(\v2\x16.quern.engine.v1.TableR\x05table\"\xfb\x02\n" +
+	"\x05table\x18\x01 \x01(\v2\x16.quern.engine.v1.TableR\x05table\"\xa0\x03\n" +
 	"\x05Table\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x121\n" +
@@ -1108,7 +1127,8 @@ const file_quern_engine_v1_catalog_service_proto_rawDesc = "" +
 	"size_bytes\x18\b \x01(\x04R\tsizeBytes\x12 \n" +
 	"\trow_count\x18\t \x01(\x04H\x00R\browCount\x88\x01\x01\x12\x1a\n" +
 	"\bsnapshot\x18\n" +
-	" \x01(\tR\bsnapshotB\f\n" +
+	" \x01(\tR\bsnapshot\x12#\n" +
+	"\rduplicate_key\x18\v \x01(\tR\fduplicateKeyB\f\n" +
 	"\n" +
 	"_row_count\"n\n" +
 	"\aProblem\x12\x16\n" +

@@ -7,6 +7,7 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -34,7 +35,7 @@ const PIECE: usize = 160 << 10;
 /// The first slice is small, for an early first byte.
 const FIRST_ROWS: usize = 256;
 /// A slice of less text is encoded at once, on the driver's own thread: handing it over would take longer.
-const INLINE: usize = 4 << 10;
+const INLINE: usize = 32 << 10;
 /// Binary formats write up to this many rows at once, so that cancelling is prompt.
 const BINARY_ROWS: usize = 8_192;
 /// How many parts the reader may be behind.
@@ -126,13 +127,25 @@ where
     let (sender, parts) = mpsc::channel(PARTS_AHEAD);
     let output = Output { sender, chunker: Chunker::default(), rows: 0, started: false, format };
     let driver = match binary {
-        Some(encoder) => runtime.spawn(drive_binary(input, schema, encoder, output)),
+        Some(encoder) => drive_binary(input, schema, encoder, output).boxed(),
         None => {
             let encoder = RowEncoder::new(&schema, format, options.numbers);
-            runtime.spawn(drive_rows(input, schema, encoder, options, output))
+            drive_rows(input, schema, encoder, options, output).boxed()
         }
     };
-    Ok(Encoded { parts, driver: Some(AbortOnDropHandle::new(driver)) })
+    let mut driver = AssertUnwindSafe(driver).catch_unwind().boxed();
+    // A small result that is there already is encoded right here: a task of its own would take longer to begin.
+    let guard = runtime.enter();
+    let ended = driver.as_mut().now_or_never();
+    drop(guard);
+    let rest = match ended {
+        Some(Ok(())) => None,
+        Some(Err(panic)) => Some(std::future::ready(Err(panic)).boxed()),
+        None => Some(driver),
+    };
+    let rest = rest.map(|rest| runtime.spawn(async { rest.await.unwrap_or_else(|panic| resume_unwind(panic)) }));
+    let driver = rest.map(AbortOnDropHandle::new);
+    Ok(Encoded { parts, driver })
 }
 
 /// Why a driver ends early.

@@ -12,10 +12,8 @@ use datafusion::functions_aggregate::count::count_all;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use quern_core::Result;
-use quern_sources::provider::SnapshotProvider;
-use quern_sources::{Positions, Table};
 
-use super::{Rows, Start, filter};
+use super::{Rows, Snapshot, Start, filter};
 use crate::errors;
 
 /// Where the number of rows comes from.
@@ -27,25 +25,21 @@ pub(crate) enum Count<P> {
 }
 
 /// Plans the count, where one is asked for.
-pub(crate) fn plan(
-    rows: &Rows,
-    start: &Start,
-    table: &Table,
-    read: impl FnOnce(Option<Positions>) -> SnapshotProvider,
-) -> Result<Option<Count<LogicalPlan>>> {
+pub(crate) fn plan(rows: &Rows, start: &Start, from: Snapshot<'_>) -> Result<Option<Count<LogicalPlan>>> {
     if !rows.count || rows.keys.is_some() {
         return Ok(None);
     }
     if let Some(counted) = start.counted() {
         return Ok(Some(Count::Known(counted)));
     }
-    let Some(filter) = &rows.filter else { return Ok(Some(Count::Known(table.rows()))) };
-    let condition = filter::condition(filter, &table.schema(), &start.clock())?;
-    let plan = LogicalPlanBuilder::scan(table.name.as_str(), provider_as_source(Arc::new(read(None))), None)
-        .and_then(|scan| scan.filter(condition))
-        .and_then(|rows| rows.aggregate(Vec::<Expr>::new(), vec![count_all()]))
-        .and_then(LogicalPlanBuilder::build)
-        .map_err(|e: DataFusionError| errors::planning("", &e))?;
+    let Some(filter) = &rows.filter else { return Ok(Some(Count::Known(from.table.rows()))) };
+    let condition = filter::condition(filter, &from.table.schema(), &start.clock())?;
+    let plan =
+        LogicalPlanBuilder::scan(from.table.name.as_str(), provider_as_source(Arc::new(from.provider(None))), None)
+            .and_then(|scan| scan.filter(condition))
+            .and_then(|rows| rows.aggregate(Vec::<Expr>::new(), vec![count_all()]))
+            .and_then(LogicalPlanBuilder::build)
+            .map_err(|e: DataFusionError| errors::planning("", &e))?;
     Ok(Some(Count::Planned(plan)))
 }
 

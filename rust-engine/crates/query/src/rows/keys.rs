@@ -1,13 +1,13 @@
-//! Rows by key: keys go in, rows come out, each with the keys that it is for. [`plan`] and [`Lookup::find`] are all that
-//! knows how rows are found; today that is one scan. What comes after puts them in order and says which are missing.
+//! Rows by key: keys go in, rows come out, each with the keys that it is for. They are found by an index where there is one,
+//! else by a scan; what comes after puts them in order and says which are missing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt64Array};
 use arrow::compute::{interleave_record_batch, take_record_batch};
-use arrow::datatypes::{DataType, Schema};
-use arrow::row::{RowConverter, SortField};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::row::RowConverter;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
@@ -15,12 +15,13 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use futures::{Stream, StreamExt};
 use quern_core::{EngineError, Reason, Result};
-use quern_sources::Table;
-use quern_sources::provider::SnapshotProvider;
+use quern_sources::keys::{KeyIndex, converter};
+use quern_sources::{Points, Table};
 
 use super::filter::Operand;
 use super::float::{self, rank, rank_of};
-use super::{Key, Keys, Path, Taken, resolve, unused, wanted};
+use super::{Input, Key, Keys, Known, Path, Snapshot, Taken, Wanted, resolve, unused, wanted};
+use crate::allow::Findings;
 use crate::errors;
 use crate::format::Envelope;
 
@@ -43,19 +44,50 @@ pub(super) struct Found {
     twice: Option<usize>,
 }
 
+/// A search by an index.
+pub(crate) struct ByIndex {
+    index: Arc<KeyIndex>,
+    points: Arc<Points>,
+    /// The places of the key's columns among those that are read.
+    key: Vec<usize>,
+}
+
+impl ByIndex {
+    /// The columns that are read: those wanted, then those of the key that are not among them.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        self.points.schema()
+    }
+}
+
 /// Plans the search: the columns wanted, then the key's. Fails with NO_KEY, CONFIG_INVALID or KEY_INVALID.
-pub(super) fn plan(
+pub(super) async fn plan(
     keys: &Keys,
     fields: &[Path],
-    table: &Table,
-    provider: SnapshotProvider,
-) -> Result<(LogicalPlan, Lookup)> {
+    from: Snapshot<'_>,
+    known: &Known,
+) -> Result<(Input<LogicalPlan>, Lookup)> {
+    let table = from.table;
     let schema = table.schema();
-    let wanted = wanted(fields, &schema)?;
+    let Wanted { exprs: wanted, columns: plain } = wanted(fields, &schema)?;
     let columns = columns(keys, table)?;
     let values = keys.keys.iter().map(|key| typed(key, &columns, &table.name)).collect::<Result<Vec<_>>>()?;
     let failed = |e: DataFusionError| errors::planning("", &e);
     let lookup = Lookup::new(keys, wanted.len(), &table.name, &columns, &values).map_err(failed)?;
+    if let (Some(mut read), Some(key)) = (plain, indexable(&columns, &schema)) {
+        let executing = |e: DataFusionError| errors::execution(&e, &Findings::default());
+        let caches = from.caches;
+        if let Some(index) = caches.keys.get(table, from.store, caches, &key).await.map_err(executing)? {
+            let place = |column: &usize| {
+                read.iter().position(|known| known == column).unwrap_or_else(|| {
+                    read.push(*column);
+                    read.len() - 1
+                })
+            };
+            let key = key.iter().map(place).collect();
+            let points = known.points(from, &read).map_err(executing)?;
+            return Ok((Input::Points(ByIndex { index, points, key }), lookup));
+        }
+    }
     let helpers = columns.iter().enumerate().map(|(at, column)| {
         let name = unused(&format!("__key{at}"), &schema);
         if column.data_type.is_floating() {
@@ -67,13 +99,29 @@ pub(super) fn plan(
     let projection: Vec<Expr> = wanted.into_iter().chain(helpers).collect();
     // Two rows of one key are enough to know that it is none.
     let most = keys.sole.then_some(2);
-    let plan = LogicalPlanBuilder::scan(table.name.as_str(), provider_as_source(Arc::new(provider)), None)
+    let plan = LogicalPlanBuilder::scan(table.name.as_str(), provider_as_source(Arc::new(from.provider(None))), None)
         .and_then(|scan| scan.filter(condition(&columns, &values)))
         .and_then(|rows| rows.limit(0, most))
         .and_then(|rows| rows.project(projection))
         .and_then(LogicalPlanBuilder::build)
         .map_err(failed)?;
-    Ok((plan, lookup))
+    Ok((Input::Plan(plan), lookup))
+}
+
+/// The places of a key's columns where they can be indexed. Floats are equal by rules of their own, and fields of nested
+/// columns have no place.
+fn indexable(columns: &[Operand], schema: &Schema) -> Option<Vec<usize>> {
+    let place = |column: &Operand| {
+        let plain = matches!(column.expr, Expr::Column(_)) && !column.data_type.is_floating();
+        if plain && !column.data_type.is_nested() { schema.index_of(&column.name).ok() } else { None }
+    };
+    columns.iter().map(place).collect()
+}
+
+/// The places of the columns that a table's key is indexed by, if it is. Fails as a search does.
+pub(crate) fn indexed_columns(key: &[Path], table: &Table) -> Result<Option<Vec<usize>>> {
+    let keys = Keys { columns: key.to_vec(), keys: Vec::new(), sole: false };
+    Ok(indexable(&columns(&keys, table)?, &table.schema()))
 }
 
 /// The key's columns. Fails with NO_KEY or CONFIG_INVALID.
@@ -182,7 +230,7 @@ impl Lookup {
         let helper = |column: &Operand| {
             if column.data_type.is_floating() { DataType::Int64 } else { column.data_type.clone() }
         };
-        let converter = RowConverter::new(columns.iter().map(|column| SortField::new(helper(column))).collect())?;
+        let converter = converter(columns.iter().map(helper))?;
         let known: Vec<(usize, &Vec<ScalarValue>)> =
             values.iter().enumerate().filter_map(|(number, values)| Some((number, values.as_ref()?))).collect();
         let mut asked: HashMap<Box<[u8]>, Vec<usize>> = HashMap::new();
@@ -231,6 +279,61 @@ impl Lookup {
         Ok(found)
     }
 
+    /// Reads the rows by an index. The inner error is ROW_NOT_FOUND or KEY_NOT_UNIQUE.
+    pub(crate) async fn read(
+        &self,
+        by: &ByIndex,
+        memory: &MemoryReservation,
+    ) -> Result<Result<Taken>, DataFusionError> {
+        self.in_order(self.find_by(by, memory).await?, memory)
+    }
+
+    /// Finds the rows by an index. What is held of them is taken from `memory`.
+    async fn find_by(&self, by: &ByIndex, memory: &MemoryReservation) -> Result<Found, DataFusionError> {
+        let mut candidates = Vec::new();
+        for values in self.asked.keys() {
+            candidates.extend(by.index.find(values).map(|(file, row)| (file, row, values.as_ref())));
+        }
+        candidates.sort_unstable();
+        let mut found = Found { batches: Vec::new(), places: vec![None; self.keys.keys.len()], twice: None };
+        let wanted: Vec<usize> = (0..self.wanted).collect();
+        let mut rest = candidates.as_slice();
+        while let Some((file, row, _)) = rest.first() {
+            let (batch, place) = by.points.around(*file, *row).await?;
+            let first = row - place as u64;
+            let end = first + batch.num_rows() as u64;
+            let here = rest.iter().take_while(|(other, row, _)| other == file && *row < end).count();
+            let (these, others) = rest.split_at(here);
+            rest = others;
+            let batch = if here == 1 && self.keys.sole {
+                batch.slice(place, 1)
+            } else {
+                let rows = these.iter().map(|(_, row, _)| row - first);
+                owned(&take_record_batch(&batch, &UInt64Array::from_iter_values(rows))?)?
+            };
+            let key: Vec<ArrayRef> = by.key.iter().map(|column| Arc::clone(batch.column(*column))).collect();
+            let keys = self.converter.convert_columns(&key)?;
+            for (at, ((_, _, values), key)) in these.iter().zip(keys.iter()).enumerate() {
+                // Another key of the same hash.
+                if key.as_ref() != *values {
+                    continue;
+                }
+                for number in self.asked.get(*values).into_iter().flatten() {
+                    if found.places[*number].replace((found.batches.len(), at)).is_some() {
+                        found.twice = Some(*number);
+                        return Ok(found);
+                    }
+                }
+            }
+            let batch = batch.project(&wanted)?;
+            if !self.keys.sole {
+                memory.try_grow(batch.get_array_memory_size())?;
+            }
+            found.batches.push(batch);
+        }
+        Ok(found)
+    }
+
     /// Puts the rows in the order of the keys. The inner error is ROW_NOT_FOUND or KEY_NOT_UNIQUE.
     pub(super) fn in_order(&self, found: Found, memory: &MemoryReservation) -> Result<Result<Taken>, DataFusionError> {
         let spelled = |key: usize| format!("`{}`", self.keys.keys[key].spelled);
@@ -249,6 +352,11 @@ impl Lookup {
             let message = format!("no row {} in `{}`", spelled(0), self.table);
             return Ok(Err(EngineError::new(Reason::RowNotFound, message).with("table", &self.table)));
         }
+        if let ([Some((0, row))], [batch]) = (found.places.as_slice(), found.batches.as_slice()) {
+            let batch = batch.slice(*row, 1);
+            let envelope = Envelope { missing: (!self.keys.sole).then(Vec::new), ..Envelope::default() };
+            return Ok(Ok(Taken { batches: Box::new(std::iter::once(Ok(batch))), envelope }));
+        }
         // Each part is a copy of some of the rows, and only one part is made at a time.
         memory.try_grow(memory.size())?;
         let parts = parts(found.places.into_iter().flatten());
@@ -260,6 +368,16 @@ impl Lookup {
         let envelope = Envelope { missing: (!self.keys.sole).then_some(missing), ..Envelope::default() };
         Ok(Ok(Taken { batches: Box::new(batches), envelope }))
     }
+}
+
+/// A copy that holds no more than its own rows.
+fn owned(batch: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+    let columns = batch.columns().iter().map(|column| match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
+        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+        _ => Arc::clone(column),
+    });
+    Ok(RecordBatch::try_new(batch.schema(), columns.collect())?)
 }
 
 /// Cuts places so that no part has one of them twice: a key may be asked for any number of times, and its row may be

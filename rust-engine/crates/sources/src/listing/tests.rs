@@ -99,7 +99,8 @@ fn snapshot_follows_content_names_and_nothing_else() {
 #[test]
 fn a_lone_table_is_one_that_only_its_file_and_the_folder_can_change() {
     let dir = tempfile::tempdir().expect("temp dir");
-    for name in ["alone.csv", "two.csv", "two.json", "bud.csv", "a.csv", "a_b.csv", "folder/x.csv", "linked.csv"] {
+    let files = ["alone.csv", "two.csv", "two.json", "bud.csv", "a.csv", "a_b.csv", "folder/x.csv", "linked.csv"];
+    for name in files.into_iter().chain(["c.csv", "c/d.csv", "a_b/e.csv", "t.csv", "t.json", "t_csv.tsv"]) {
         write(dir.path(), name, "x");
     }
     write(dir.path(), "bud.json", "");
@@ -107,7 +108,10 @@ fn a_lone_table_is_one_that_only_its_file_and_the_folder_can_change() {
     fs::hard_link(dir.path().join("linked.csv"), dir.path().join(".other")).expect("links");
     let listing = listed(dir.path());
     let lone = listing.tables.iter().filter(|(_, table)| table.as_ref().is_ok_and(|table| table.lone));
-    assert_eq!(lone.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["a", "alone"]);
+    assert_eq!(
+        lone.map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["a", "alone", "t_json", "two_csv", "two_json"]
+    );
 }
 
 #[test]

@@ -103,6 +103,8 @@ impl Reader {
             if let Some(batch) = self.take(piece)? {
                 return Ok(Some(batch));
             }
+            // Rows that nobody wants are read for as long as that takes, unless the query ends.
+            tokio::task::coop::consume_budget().await;
         }
     }
 
@@ -182,7 +184,7 @@ impl Drop for Reader {
 
 impl Piece {
     /// The rows with all columns that are needed.
-    fn batch(&self, schema: &SchemaRef) -> Result<RecordBatch> {
+    pub(super) fn batch(&self, schema: &SchemaRef) -> Result<RecordBatch> {
         let columns = self.file.slots.iter().map(|slot| match slot {
             Slot::Read(at) => Arc::clone(&self.arrays[*at]),
             Slot::Constant(values) => values.slice(0, self.rows),
@@ -197,7 +199,7 @@ impl Piece {
 }
 
 /// The next block of a run that is in memory, from row `at` on.
-fn hot_piece(plan: &Plan, run: &Run, at: &mut u64) -> Result<Option<Piece>> {
+pub(super) fn hot_piece(plan: &Plan, run: &Run, at: &mut u64) -> Result<Option<Piece>> {
     let size = BLOCK_ROWS as u64;
     while *at < run.rows.end {
         let (start, block) = (*at, *at / size);

@@ -20,6 +20,8 @@ use crate::scratch::Scratch;
 use crate::spill::Spills;
 use crate::{Catalog, PinnedStore};
 
+mod by_key;
+
 /// Rows of the test's table: some segments, and a block that is not full.
 const ROWS: i64 = 3 * SEGMENT_ROWS as i64 + 12_345;
 
@@ -89,7 +91,9 @@ impl Fixture {
         let footers = manager.get_file_metadata_cache();
         let scratch = tempfile::tempdir().expect("a folder");
         let spills = Spills::new(Some(Arc::new(Scratch::open(scratch.path()).expect("opens"))), 1 << 30);
-        let caches = Caches { footers: Arc::clone(&footers), hot: Arc::new(HotColumns::new(hot, &memory, spills)) };
+        let hot = Arc::new(HotColumns::new(hot, &memory, spills));
+        let keys = Arc::new(KeyIndexes::new(hot.lendable()));
+        let caches = Caches { footers: Arc::clone(&footers), hot, keys };
         let catalog = Catalog::new(vec![folder.path().to_owned()], footers, 2);
         Self { catalog, caches, memory, scratch, _folder: folder }
     }
