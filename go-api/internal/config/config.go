@@ -62,7 +62,7 @@ var engineSettings = []engineSetting{
 	{"spill-bytes", "disk space for queries that do not fit into memory; 10GiB by default"},
 	{"spill-dir", "folder for what is spilled; the system's temporary folder by default"},
 	{"max-concurrent-queries", "queries that run at the same time; eight for each thread by default"},
-	{"max-queued-queries", "queries that wait for their turn, one more is refused; as many as may run by default"},
+	{"max-queued-queries", "queries that wait for their turn, one more is refused; four times as many as may run by default"},
 	{"threads", "threads that plan, execute and encode; one for each core by default"},
 }
 

@@ -51,7 +51,7 @@ pub(crate) struct Config {
     #[arg(long, env = "QUERN_MAX_CONCURRENT_QUERIES")]
     pub(crate) max_concurrent_queries: Option<usize>,
 
-    /// How many more may wait, for at most 5 s, before they are refused; as many as may run by default.
+    /// How many more may wait, for at most 5 s, before they are refused; four times as many as may run by default.
     #[arg(long, env = "QUERN_MAX_QUEUED_QUERIES")]
     pub(crate) max_queued_queries: Option<usize>,
 
@@ -96,7 +96,7 @@ impl Config {
             spill_dir: self.spill_dir.clone().unwrap_or_else(std::env::temp_dir),
             spill_bytes: self.spill_bytes,
             max_concurrent_queries,
-            max_queued_queries: self.max_queued_queries.unwrap_or(max_concurrent_queries),
+            max_queued_queries: self.max_queued_queries.unwrap_or(4 * max_concurrent_queries),
             queue_patience: Duration::from_secs(5),
             timeout_default: self.timeout_default,
             timeout_max: self.timeout_max,
