@@ -12,10 +12,8 @@ use datafusion::catalog::{
 };
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
-use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use futures::{Stream, StreamExt};
@@ -31,11 +29,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
 use crate::allow::{self, Findings};
-use crate::checked::CheckArithmetic;
 use crate::complexity;
 use crate::errors;
 use crate::format::{self, EncodeOptions, Encoded, Envelope, Format, NumberStyle, Part};
-use crate::functions;
 use crate::idents;
 use crate::interrupt::interruptible;
 use crate::limits::Limits;
@@ -44,6 +40,7 @@ use crate::parse;
 use crate::plans::{self, Plans};
 use crate::rows::{self, Count, Reading, Rows, RowsPlan, Start, TokenKey};
 use crate::runtime::SharedRuntime;
+use crate::session;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -195,7 +192,16 @@ impl Engine {
         let catalog = Catalog::new(roots, Arc::clone(&runtime.caches().footers), limits.threads);
         let admission = Admission::new(&limits);
         let tokens = TokenKey::new(secret);
-        Ok(Self { catalog, template: template(&limits), runtime, admission, limits, tokens, plans: Plans::new(), cpu })
+        Ok(Self {
+            catalog,
+            template: session::template(&limits),
+            runtime,
+            admission,
+            limits,
+            tokens,
+            plans: Plans::new(),
+            cpu,
+        })
     }
 
     /// The catalogue, for description.
@@ -437,22 +443,6 @@ impl Engine {
             self.runtime.query(),
         ))
     }
-}
-
-/// The session that every query's session is a copy of.
-fn template(limits: &Limits) -> SessionState {
-    let mut config = SessionConfig::new()
-        .with_target_partitions(limits.threads)
-        .with_information_schema(false)
-        .with_create_default_catalog_and_schema(false);
-    config.options_mut().execution.time_zone = Some("+00:00".to_owned());
-    let state = SessionStateBuilder::new()
-        .with_config(config)
-        .with_default_features()
-        .with_analyzer_rule(Arc::new(CheckArithmetic))
-        .with_physical_optimizer_rules(plans::rules())
-        .build();
-    functions::restrict(state)
 }
 
 fn timed_out() -> EngineError {
