@@ -13,11 +13,9 @@ use datafusion::catalog::{
 };
 use datafusion::common::{TableReference, internal_err};
 use datafusion::error::DataFusionError;
-use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use futures::stream::BoxStream;
@@ -34,11 +32,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
 use crate::allow::{self, Findings};
-use crate::checked::CheckArithmetic;
 use crate::complexity;
 use crate::errors;
 use crate::format::{self, EncodeOptions, Encoded, Envelope, Format, NumberStyle, Part};
-use crate::functions;
 use crate::idents;
 use crate::interrupt::interruptible;
 use crate::limits::Limits;
@@ -47,6 +43,7 @@ use crate::parse;
 use crate::plans::{self, Plans};
 use crate::rows::{self, Count, Input, Known, Reading, Rows, RowsPlan, Snapshot, Start, TokenKey};
 use crate::runtime::SharedRuntime;
+use crate::session;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -205,7 +202,7 @@ impl Engine {
         let catalog = Catalog::new(roots, Arc::clone(&runtime.caches().footers), limits.threads);
         let admission = Admission::new(&limits);
         let tokens = TokenKey::new(secret);
-        let template = template(&limits);
+        let template = session::template(&limits);
         let known = Known::new(template.clone());
         Ok(Self { catalog, template, runtime, admission, limits, tokens, plans: Plans::new(), known, cpu })
     }
@@ -487,22 +484,6 @@ fn stream_of(input: Input<Arc<dyn ExecutionPlan>>, task: &Arc<TaskContext>) -> R
         Input::Scan(scan) => Ok(scan.batches()?.boxed()),
         Input::Points(_) => internal_err!("only rows by key are read by an index"),
     }
-}
-
-/// The session that every query's session is a copy of.
-fn template(limits: &Limits) -> SessionState {
-    let mut config = SessionConfig::new()
-        .with_target_partitions(limits.threads)
-        .with_information_schema(false)
-        .with_create_default_catalog_and_schema(false);
-    config.options_mut().execution.time_zone = Some("+00:00".to_owned());
-    let state = SessionStateBuilder::new()
-        .with_config(config)
-        .with_default_features()
-        .with_analyzer_rule(Arc::new(CheckArithmetic))
-        .with_physical_optimizer_rules(plans::rules())
-        .build();
-    functions::restrict(state)
 }
 
 fn timed_out() -> EngineError {

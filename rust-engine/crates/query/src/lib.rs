@@ -20,6 +20,7 @@ mod parse;
 mod plans;
 pub mod rows;
 mod runtime;
+mod session;
 
 pub use engine::{Ask, Engine, Execution, Load, Outline, Request};
 pub use limits::Limits;

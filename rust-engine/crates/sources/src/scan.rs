@@ -6,6 +6,7 @@
 //! column never makes a scan read more. Conditions are evaluated here, those that joins and limits find out while they run
 //! too, so that rows which nobody wants are copied nowhere.
 
+mod chosen;
 mod cold;
 mod condition;
 mod direct;
@@ -15,6 +16,7 @@ mod parquet;
 mod prune;
 mod reader;
 mod stream;
+mod term;
 mod work;
 
 use std::any::Any;

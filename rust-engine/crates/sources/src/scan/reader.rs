@@ -10,8 +10,9 @@ use datafusion::common::{Result, internal_err};
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::PhysicalExpr;
 
+use super::chosen::Chosen;
 use super::cold::ColdRun;
-use super::condition::{Chosen, Condition};
+use super::condition::Condition;
 use super::file::{self, OpenFile, Slot};
 use super::work::{Run, Work, block_in_segment};
 use super::{Scan, Source, prune};

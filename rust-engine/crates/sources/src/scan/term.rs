@@ -1,0 +1,81 @@
+//! One term of a scan's condition.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::FilterBuilder;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::common::Result;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
+use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
+use datafusion::physical_plan::PhysicalExpr;
+
+use super::chosen::Chosen;
+
+/// A term is evaluated for chosen rows alone where at most one in this many is left.
+const SPARSE: usize = 5;
+/// What a term is taken to cost that does not just compare numbers.
+const DEAR: usize = usize::MAX;
+
+/// A condition over a batch, and the same over just the columns that it needs.
+pub(super) struct Term {
+    expr: Arc<dyn PhysicalExpr>,
+    columns: Vec<usize>,
+    narrow: Arc<dyn PhysicalExpr>,
+    schema: SchemaRef,
+    cost: usize,
+}
+
+impl Term {
+    /// A term over columns of `schema`.
+    pub(super) fn new(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<Self> {
+        let mut columns: Vec<usize> = collect_columns(expr).iter().map(Column::index).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        let narrow_schema = Arc::new(schema.project(&columns)?);
+        Ok(Self {
+            expr: Arc::clone(expr),
+            narrow: reassign_expr_columns(Arc::clone(expr), &narrow_schema)?,
+            cost: cost(expr.as_ref(), &narrow_schema),
+            columns,
+            schema: narrow_schema,
+        })
+    }
+
+    /// What it costs for a row, in comparison. Terms that may fail for some rows cost the most, so that they stay behind
+    /// those that may keep such rows from them.
+    pub(super) fn cost(&self) -> usize {
+        self.cost
+    }
+
+    /// Of the chosen rows, those that meet it.
+    pub(super) fn choose(&self, batch: &RecordBatch, chosen: Chosen) -> Result<Chosen> {
+        let rows = batch.num_rows();
+        match chosen {
+            Chosen::None => Ok(Chosen::None),
+            Chosen::Some(mask) if mask.true_count() * SPARSE < rows => {
+                let filter = FilterBuilder::new(&mask).build();
+                let columns = self.columns.iter().map(|at| filter.filter(batch.column(*at)));
+                let options = RecordBatchOptions::new().with_row_count(Some(filter.count()));
+                let columns = columns.collect::<Result<_, _>>()?;
+                let few = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+                let left = Chosen::of_value(self.narrow.evaluate(&few)?, few.num_rows())?;
+                Ok(left.within(mask))
+            }
+            chosen => chosen.and(Chosen::of_value(self.expr.evaluate(batch)?, rows)?),
+        }
+    }
+}
+
+/// The bytes that a comparison of numbers, dates and the like reads of a row.
+fn cost(expr: &dyn PhysicalExpr, schema: &Schema) -> usize {
+    let Some(comparison) = expr.downcast_ref::<BinaryExpr>().filter(|b| b.op().supports_propagation()) else {
+        return DEAR;
+    };
+    let plain = |side: &Arc<dyn PhysicalExpr>| side.is::<Column>() || side.is::<Literal>();
+    if !plain(comparison.left()) || !plain(comparison.right()) {
+        return DEAR;
+    }
+    let width = |kind: &DataType| kind.primitive_width();
+    schema.fields().iter().map(|field| width(field.data_type())).sum::<Option<usize>>().unwrap_or(DEAR)
+}
