@@ -44,7 +44,7 @@ pub(super) fn with_constants(
     constants: &HashMap<String, ScalarValue>,
     schema: &SchemaRef,
 ) -> Result<Bound> {
-    if constants.is_empty() {
+    if !collect_columns(predicate).iter().any(|column| constants.contains_key(column.name())) {
         return Ok(Bound::Perhaps(Arc::clone(predicate)));
     }
     let replaced = replace_columns_with_literals(Arc::clone(predicate), constants)?;
