@@ -104,7 +104,7 @@ impl Condition {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, AsArray, BooleanArray, Int64Array, StringArray};
+    use arrow::array::{AsArray, BooleanArray, Int64Array, StringArray};
     use arrow::compute::prep_null_mask_filter;
     use arrow::datatypes::{DataType, Field};
     use datafusion::common::cast::as_boolean_array;
