@@ -67,10 +67,20 @@ func TestRows(t *testing.T) {
 	if err := os.WriteFile(config, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	server := harness.Start(t, folder, parts, "--config", config)
-	compared := compareWith(t, "rows.py", server.URL, folder, parts, config, seed, strconv.Itoa(rowCases))
-	if compared != rowCases {
-		t.Errorf("compared %d walks", compared)
+	withHotColumns(t, func(t *testing.T, hot string) {
+		server := harness.Start(t, folder, parts, "--config", config, "--hot-bytes", hot)
+		compared := compareWith(t, "rows.py", server.URL, folder, parts, config, seed, strconv.Itoa(rowCases))
+		if compared != rowCases {
+			t.Errorf("compared %d walks", compared)
+		}
+	})
+}
+
+// withHotColumns tests with no columns in memory, with so few that they come and go, and with all.
+func withHotColumns(t *testing.T, test func(t *testing.T, hot string)) {
+	t.Helper()
+	for _, hot := range []string{"0", "2MiB", "1GiB"} {
+		t.Run("hot-bytes "+hot, func(t *testing.T) { test(t, hot) })
 	}
 }
 
@@ -89,10 +99,15 @@ func TestTPCH(t *testing.T) {
 	if err != nil || len(queries) != 22 {
 		t.Fatalf("want 22 queries, found %d (%v)", len(queries), err)
 	}
-	server := harness.Start(t, folder, "--timeout-max", "5m")
-	if compared := compare(t, server.URL, append([]string{"queries", folder}, queries...)...); compared != len(queries) {
-		t.Errorf("compared %d queries", compared)
-	}
+	withHotColumns(t, func(t *testing.T, hot string) {
+		server := harness.Start(t, folder, "--timeout-max", "5m", "--hot-bytes", hot)
+		// The second time finds in memory what the first has left there.
+		for range 2 {
+			if compared := compare(t, server.URL, append([]string{"queries", folder}, queries...)...); compared != len(queries) {
+				t.Errorf("compared %d queries", compared)
+			}
+		}
+	})
 }
 
 // compare runs compare.py, and compareWith any program like it, and makes a subtest of each line that it prints.
