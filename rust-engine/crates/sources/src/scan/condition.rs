@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 use datafusion::common::Result;
 use datafusion::physical_expr::expressions::DynamicFilterPhysicalExpr;
 use datafusion::physical_expr::utils::reassign_expr_columns;
@@ -15,7 +16,6 @@ use datafusion::physical_plan::PhysicalExpr;
 
 use super::chosen::Chosen;
 use super::term::Term;
-use arrow::datatypes::Schema;
 
 /// Rows over which a condition that need not be evaluated is watched.
 const TRIAL: usize = 65_536;
@@ -99,5 +99,85 @@ impl Condition {
             }
         }
         Ok(chosen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, BooleanArray, Int64Array, StringArray};
+    use arrow::compute::prep_null_mask_filter;
+    use arrow::datatypes::{DataType, Field};
+    use datafusion::common::cast::as_boolean_array;
+    use datafusion::logical_expr::Operator;
+    use datafusion::physical_expr::conjunction;
+    use datafusion::physical_expr::expressions::{binary, col, like, lit};
+
+    use super::*;
+
+    const ROWS: i64 = 1_000;
+
+    fn batch() -> RecordBatch {
+        let fields = [("key", DataType::Int64), ("text", DataType::Utf8), ("small", DataType::Int64)];
+        let schema = Schema::new(fields.map(|(name, kind)| Field::new(name, kind, true)).to_vec());
+        let keys: Int64Array = (0..ROWS).map(|row| (row % 7 != 0).then_some(row * 37 % ROWS)).collect();
+        let texts: StringArray = (0..ROWS).map(|row| (row % 5 != 0).then(|| format!("text {row}"))).collect();
+        let smalls: Int64Array = (0..ROWS).map(|row| Some(row % 10)).collect();
+        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(keys), Arc::new(texts), Arc::new(smalls)])
+            .expect("a batch")
+    }
+
+    fn mask(chosen: Chosen, rows: usize) -> BooleanArray {
+        match chosen {
+            Chosen::All => BooleanArray::from(vec![true; rows]),
+            Chosen::None => BooleanArray::from(vec![false; rows]),
+            Chosen::Some(mask) => mask,
+        }
+    }
+
+    fn compare(schema: &Schema, column: &str, op: Operator, value: i64) -> Arc<dyn PhysicalExpr> {
+        binary(col(column, schema).expect("a column"), op, lit(value), schema).expect("a comparison")
+    }
+
+    #[test]
+    fn terms_choose_what_their_conjunction_does() {
+        let batch = batch();
+        let schema = batch.schema();
+        let ends = like(false, false, col("text", &schema).expect("a column"), lit("%3"), &schema).expect("a pattern");
+        for least in [0, 500, 900, 980, 1_000] {
+            let filters = [
+                Arc::clone(&ends),
+                compare(&schema, "key", Operator::GtEq, least),
+                compare(&schema, "small", Operator::NotEq, 4),
+            ];
+            let value = conjunction(filters.clone()).evaluate(&batch).expect("a value");
+            let expected = value.into_array(batch.num_rows()).expect("an array");
+            let expected = prep_null_mask_filter(as_boolean_array(&expected).expect("booleans"));
+            let mut condition = Condition::new(&filters, &schema).expect("a condition");
+            assert_eq!(mask(condition.choose(&batch).expect("a choice"), batch.num_rows()), expected);
+        }
+    }
+
+    #[test]
+    fn hints_are_followed_once_they_are_known_and_left_out_where_they_drop_little() {
+        let batch = batch();
+        let schema = batch.schema();
+        let columns = ["key", "small"].map(|name| col(name, &schema).expect("a column"));
+        let dynamic = Arc::new(DynamicFilterPhysicalExpr::new(columns.to_vec(), lit(true)));
+        let hint: Arc<dyn PhysicalExpr> = Arc::clone(&dynamic) as _;
+        let mut condition = Condition::new(&[hint], &schema).expect("a condition");
+        let mut count = || condition.choose(&batch).expect("a choice").count(batch.num_rows());
+        assert_eq!(count(), batch.num_rows());
+
+        let (low, few) = (compare(&schema, "key", Operator::GtEq, 0), compare(&schema, "key", Operator::Lt, 10));
+        dynamic.update(conjunction([low, few])).expect("an update");
+        let keys = batch.column(0).as_primitive::<arrow::datatypes::Int64Type>();
+        let known = keys.iter().flatten().filter(|key| *key < 10).count();
+        for _ in 0..2 * TRIAL / keys.len() {
+            assert_eq!(count(), known);
+        }
+
+        dynamic.update(compare(&schema, "small", Operator::LtEq, 8)).expect("an update");
+        let kept = (0..TRIAL.div_ceil(keys.len())).map(|_| count()).max();
+        assert_eq!((kept, count()), (Some(keys.len() / 10 * 9), keys.len()));
     }
 }
