@@ -62,12 +62,12 @@ func TestRows(t *testing.T) {
 	}
 	t.Logf("QUERN_SEED=%s", seed)
 	folder := script(t, ".ci/vega")
-	parts := t.TempDir()
-	config := filepath.Join(t.TempDir(), "quern.yaml")
-	if err := os.WriteFile(config, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	withHotColumns(t, func(t *testing.T, hot string) {
+		parts := t.TempDir()
+		config := filepath.Join(t.TempDir(), "quern.yaml")
+		if err := os.WriteFile(config, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 		server := harness.Start(t, folder, parts, "--config", config, "--hot-bytes", hot)
 		compared := compareWith(t, "rows.py", server.URL, folder, parts, config, seed, strconv.Itoa(rowCases))
 		if compared != rowCases {
