@@ -2,7 +2,8 @@
 
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/quern
 export CARGO_TARGET_DIR ?= $(CACHE)/cargo
-export RUSTFLAGS ?= $(shell .ci/rustflags)
+# Release builds are for images, which run on other processors too.
+export RUSTFLAGS ?= $(if $(filter fast,$(PROFILE)),$(shell .ci/rustflags))
 # `fast` builds in half of release's time and runs at nine tenths of its speed; `make build PROFILE=release` for images.
 PROFILE ?= fast
 CARGO := cd rust-engine && cargo

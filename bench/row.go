@@ -67,7 +67,8 @@ func measureRowByKey(ctx context.Context, s settings, r *Report, edge *process) 
 	}
 	prefix := fmt.Sprintf("row by key, %d connections: ", connections)
 	rounds.report(r, prefix, targets)
-	for _, t := range targets[1:] {
+	r.atLeast(prefix+"Quern / "+rowOfBare, rounds.against(rowOfQuern, rowOfBare), 0.35)
+	for _, t := range targets[2:] {
 		r.add(prefix+"Quern / "+t.name, "×", rounds.against(rowOfQuern, t.name), 0)
 	}
 	return nil

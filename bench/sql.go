@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -44,14 +42,6 @@ func measureTPCH(ctx context.Context, s settings, r *Report) error {
 	}
 	if err := measureBesideDuckDB(ctx, s, r, suite, tables, 1, 2, s.data); err != nil {
 		return err
-	}
-	help, err := exec.CommandContext(ctx, "bin/quern", "serve", "--help").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("quern serve --help: %w: %s", err, help)
-	}
-	if !bytes.Contains(help, []byte("--hot-bytes")) {
-		fmt.Fprintf(os.Stderr, "bench: bin/quern serve has no flag --hot-bytes: TPC-H with %s of hot columns is left out\n", littleHot)
-		return nil
 	}
 	suite.Name = "TPC-H, --hot-bytes " + littleHot
 	return measureBesideDuckDB(ctx, s, r, suite, tables, 1.5, 0, "--hot-bytes", littleHot, s.data)

@@ -38,8 +38,12 @@ impl metrics_service_server::MetricsService for MetricsService {
             gauge("quern_engine_memory_reserved_bytes", "Memory that statements have reserved.", load.memory as f64),
             gauge("quern_engine_memory_max_bytes", "Memory that statements may reserve.", load.max_memory as f64),
             gauge("quern_engine_spilled_bytes", "Disk space that statements take.", load.spilled as f64),
-            gauge("quern_engine_hot_bytes", "Memory that decoded columns take.", load.hot.bytes as f64),
-            gauge("quern_engine_hot_max_bytes", "Memory that decoded columns may take.", load.hot.capacity as f64),
+            gauge("quern_engine_hot_bytes", "Memory that decoded columns and key indexes take.", load.hot.bytes as f64),
+            gauge(
+                "quern_engine_hot_max_bytes",
+                "Memory that decoded columns and key indexes may take.",
+                load.hot.capacity as f64,
+            ),
             gauge(
                 "quern_engine_hot_spilled_bytes",
                 "Disk space of text files whose columns did not stay in memory.",

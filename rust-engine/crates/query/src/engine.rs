@@ -40,6 +40,7 @@ use crate::interrupt::interruptible;
 use crate::limits::Limits;
 use crate::params::{self, Params};
 use crate::parse;
+use crate::pins::{Pins, gone};
 use crate::plans::{self, Plans};
 use crate::rows::{self, Count, Input, Known, Reading, Rows, RowsPlan, Snapshot, Start, TokenKey};
 use crate::runtime::SharedRuntime;
@@ -125,39 +126,6 @@ struct Planned {
     pins: Pins,
     findings: Findings,
     stop: CancellationToken,
-}
-
-/// The files that a question reads, and whether an earlier page has chosen them.
-struct Pins {
-    store: Arc<PinnedStore>,
-    chosen: bool,
-}
-
-impl Pins {
-    fn of(tables: &[Arc<Table>], chosen: bool) -> Self {
-        let files = tables.iter().flat_map(|t| &t.files).map(|(f, _)| Arc::clone(f));
-        Self { store: Arc::new(PinnedStore::new(files)), chosen }
-    }
-
-    /// The error that says that a file is no longer what it was, if one is not.
-    async fn changed(&self) -> Option<EngineError> {
-        let store = Arc::clone(&self.store);
-        let changed = tokio::task::spawn_blocking(move || store.first_changed()).await.ok()??;
-        if self.chosen {
-            return Some(gone(&changed.to_string()).with("file", changed.file));
-        }
-        Some(EngineError::new(Reason::SnapshotChanged, format!("{changed}; ask again")).with("file", changed.file))
-    }
-}
-
-/// The snapshot of an earlier page can't be read.
-fn gone(why: &str) -> EngineError {
-    EngineError::new(
-        Reason::SnapshotGone,
-        format!(
-            "the snapshot that the pages before were read from is gone ({why}); leave `page_token` out to start again"
-        ),
-    )
 }
 
 impl Planned {

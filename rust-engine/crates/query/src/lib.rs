@@ -17,6 +17,7 @@ mod limits;
 mod memory;
 mod params;
 mod parse;
+mod pins;
 mod plans;
 pub mod rows;
 mod runtime;

@@ -63,12 +63,10 @@ impl KeyIndex {
         caches: &Caches,
         columns: &[usize],
     ) -> Result<Option<Self>> {
-        let Ok(rows) = usize::try_from(u32::try_from(table.rows()).unwrap_or(u32::MAX)) else { return Ok(None) };
-        // A table has a byte a bucket beside its entries, and twice as many buckets as a power of two below.
+        let Ok(rows) = u32::try_from(table.rows()) else { return Ok(None) };
+        let rows = rows as usize;
+        // Buckets are a power of two, seven of eight filled at most, with a byte each beside their entries.
         let bytes = (rows + rows / 7 + 1).next_power_of_two() * (size_of::<Entry>() + 1);
-        if rows as u64 != table.rows() {
-            return Ok(None);
-        }
         let Some(lent) = caches.hot.lend(bytes) else { return Ok(None) };
         let mut starts = Vec::with_capacity(table.files.len());
         let mut start = 0;

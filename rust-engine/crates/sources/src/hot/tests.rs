@@ -1,3 +1,5 @@
+//! What gets in, what has to go, and that every byte is counted.
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};

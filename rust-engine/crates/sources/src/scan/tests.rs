@@ -1,3 +1,5 @@
+//! Scans of whole files, cold, hot and in between: the same rows, read as little as they can be.
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
