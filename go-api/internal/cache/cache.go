@@ -296,6 +296,13 @@ func (c *Cache) direct(ctx context.Context, request Request, why Forward) (*Answ
 		return nil, err
 	}
 	answer := &Answer{cache: c, key: request.Key, Status: Status{Forward: why}, Header: execution.Header(), execution: execution}
+	if execution.Whole() {
+		body, err := execution.Next()
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		answer.entry = newEntry(request.Key, answer.Header, execution.Receipt(), body, time.Now())
+	}
 	if answer.Header.Cacheable {
 		answer.Tag = tagOf(request.Key, answer.Header.Snapshots)
 	}

@@ -31,6 +31,8 @@ type Execution interface {
 	Next() ([]byte, error)
 	// Receipt is set once Next has returned io.EOF.
 	Receipt() Receipt
+	// Whole says that the result is there already: Next returns all of it, then io.EOF, and waits for nothing.
+	Whole() bool
 	// Close gives the result up.
 	Close()
 }

@@ -39,6 +39,7 @@ type Client struct {
 	catalog   enginev1.CatalogServiceClient
 	query     enginev1.QueryServiceClient
 	snapshots *watcher
+	peeks     *peeker
 	stop      context.CancelFunc
 	watches   sync.WaitGroup
 
@@ -71,10 +72,12 @@ func Dial(target string) (*Client, error) {
 		return nil, fmt.Errorf("engine address %q: %w", target, err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
+	query := enginev1.NewQueryServiceClient(conn)
 	client := &Client{
 		conn:      conn,
 		catalog:   enginev1.NewCatalogServiceClient(conn),
-		query:     enginev1.NewQueryServiceClient(conn),
+		query:     query,
+		peeks:     &peeker{query: query},
 		snapshots: newWatcher(),
 		stop:      stop,
 		changed:   make(chan struct{}),

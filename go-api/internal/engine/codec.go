@@ -2,6 +2,8 @@ package engine
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 
 	"google.golang.org/grpc/encoding"
 	grpcproto "google.golang.org/grpc/encoding/proto"
@@ -16,7 +18,8 @@ import (
 const chunkField protowire.Number = 2
 
 // codec decodes the chunks of a result with one copy instead of two: from the transport's frames into one buffer that
-// the message then shares. Everything else is left to the standard codec.
+// the message then shares. Answers from memory have buffers of a fitting size. Everything else is left to the standard
+// codec.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2(grpcproto.Name)} }
@@ -25,6 +28,9 @@ func newCodec() codec { return codec{encoding.GetCodecV2(grpcproto.Name)} }
 func (c codec) Unmarshal(data mem.BufferSlice, message any) error {
 	response, ok := message.(*enginev1.ExecuteResponse)
 	if !ok {
+		if peeked, ok := message.(*enginev1.PeekResponse); ok {
+			return unmarshalPeekResponse(data, peeked)
+		}
 		if err := c.CodecV2.Unmarshal(data, message); err != nil {
 			return fmt.Errorf("decode an engine message: %w", err)
 		}
@@ -32,6 +38,22 @@ func (c codec) Unmarshal(data mem.BufferSlice, message any) error {
 	}
 	// Materialize always copies, so the frames may go back to the transport's pool while the chunk is in use.
 	return unmarshalExecuteResponse(data.Materialize(), response)
+}
+
+// frames holds buffers that the frames of an answer are put together in. The transport's own pool has none of their size:
+// it would clear a megabyte for each.
+var frames = sync.Pool{New: func() any { return new([]byte) }}
+
+// unmarshalPeekResponse decodes many small answers, each into memory of its own.
+func unmarshalPeekResponse(data mem.BufferSlice, response *enginev1.PeekResponse) error {
+	scratch, _ := frames.Get().(*[]byte)
+	defer frames.Put(scratch)
+	*scratch = slices.Grow((*scratch)[:0], data.Len())[:data.Len()]
+	data.CopyTo(*scratch)
+	if err := proto.Unmarshal(*scratch, response); err != nil {
+		return fmt.Errorf("decode an engine message: %w", err)
+	}
+	return nil
 }
 
 func unmarshalExecuteResponse(raw []byte, response *enginev1.ExecuteResponse) error {

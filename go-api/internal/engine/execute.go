@@ -31,12 +31,19 @@ type Result struct {
 	cancel  context.CancelFunc
 	pending []byte
 	receipt *enginev1.Receipt
+	// whole says that pending is all of it, and receipt its own.
+	whole bool
 }
 
 // Execute starts a statement and waits for its first chunk or its receipt, so that whatever fails before the first byte
 // is returned here. It tries once more when the engine could not be reached or a snapshot changed: nothing of the first
-// try has been seen by anyone. The result must be closed.
+// try has been seen by anyone. What the engine has in memory comes whole. The result must be closed.
 func (c *Client) Execute(ctx context.Context, request *enginev1.ExecuteRequest) (cache.Execution, error) {
+	if peekable(request) && c.Serving() {
+		if result := c.peeks.ask(ctx, request); result != nil {
+			return result, nil
+		}
+	}
 	result, err := c.execute(ctx, request)
 	if retryable(err) && ctx.Err() == nil {
 		telemetry.Logger(ctx).InfoContext(ctx, "retrying a query of which nothing was sent", "error", err)
@@ -94,7 +101,7 @@ func (r *Result) start() error {
 // Next returns the next chunk, never empty, or io.EOF after the last; Receipt then has the receipt. The chunk is the
 // caller's to keep.
 func (r *Result) Next() ([]byte, error) {
-	if chunk := r.pending; chunk != nil {
+	if chunk := r.pending; len(chunk) > 0 {
 		r.pending = nil
 		return chunk, nil
 	}
@@ -136,8 +143,15 @@ func headerOf(header *enginev1.ExecuteHeader) cache.Header {
 	}
 }
 
+// Whole says that the result came whole: Next and Receipt wait for nothing.
+func (r *Result) Whole() bool { return r.whole }
+
 // Close gives the result up; the engine stops a query that is still running.
-func (r *Result) Close() { r.cancel() }
+func (r *Result) Close() {
+	if r.cancel != nil {
+		r.cancel()
+	}
+}
 
 func (r *Result) receive() ([]byte, error) {
 	for {

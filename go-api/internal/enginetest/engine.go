@@ -32,6 +32,8 @@ type Engine struct {
 
 	// OnExecute answers Execute; try counts from 1.
 	OnExecute func(try int, request *enginev1.ExecuteRequest, stream enginev1.QueryService_ExecuteServer) error
+	// OnPeek answers Peek, where it is set.
+	OnPeek func(request *enginev1.PeekRequest) (*enginev1.PeekResponse, error)
 	// Catalog answers ListTables and GetTable.
 	Catalog *enginev1.ListTablesResponse
 	// Socket is where it listens.
@@ -100,6 +102,14 @@ func (e *Engine) Execute(request *enginev1.ExecuteRequest, stream enginev1.Query
 	e.seen = md
 	e.mu.Unlock()
 	return e.OnExecute(int(e.tries.Add(1)), request, stream)
+}
+
+// Peek implements quern.engine.v1.QueryService.
+func (e *Engine) Peek(ctx context.Context, request *enginev1.PeekRequest) (*enginev1.PeekResponse, error) {
+	if e.OnPeek == nil {
+		return e.UnimplementedQueryServiceServer.Peek(ctx, request)
+	}
+	return e.OnPeek(request)
 }
 
 // ListTables implements quern.engine.v1.CatalogService.

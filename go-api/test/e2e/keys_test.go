@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -89,5 +90,51 @@ func TestOneLargeRowManyTimes(t *testing.T) {
 	read, err := io.Copy(io.Discard, response.Body)
 	if want := int64(times*(size+len("1,\r\n")) + len("id,text\r\n")); err != nil || response.StatusCode != http.StatusOK || read != want {
 		t.Errorf("%d, %d bytes of %d: %v", response.StatusCode, read, want, err)
+	}
+}
+
+// What lies in memory is answered without a query, and in the same bytes.
+func TestRowsFromMemory(t *testing.T) {
+	folder := t.TempDir()
+	numbered(t, filepath.Join(folder, "t.csv"), 1, 1000)
+	must(t, os.WriteFile(filepath.Join(folder, "quern.yaml"), []byte("tables: {t: {key: id}}\n"), 0o600))
+	server := harness.Start(t, folder)
+	for _, path := range []string{
+		"/rows/500", "/rows/500?format=csv", "/rows:batchGet?keys=7&keys=5000&keys=3",
+		"/rows?page_size=50", "/rows?filter=id>900&page_size=7&fields=id", "/rows?filter=id>900&format=ndjson",
+	} {
+		target := server.URL + "/v1/tables/t" + path
+		asked := func() (string, http.Header) {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, http.NoBody)
+			must(t, err)
+			request.Header.Set("Cache-Control", "no-store")
+			// Whether a small answer is worth compressing is known of a whole one only.
+			request.Header.Set("Accept-Encoding", "identity")
+			response, err := http.DefaultClient.Do(request)
+			must(t, err)
+			defer func() { _ = response.Body.Close() }()
+			body, err := io.ReadAll(response.Body)
+			must(t, err)
+			if response.StatusCode != http.StatusOK {
+				t.Fatalf("%s: %s", response.Status, body)
+			}
+			for _, name := range []string{"Date", "X-Request-Id", "Content-Length"} {
+				response.Header.Del(name)
+			}
+			response.Header.Set("Receipt", response.Trailer.Get("Quern-Receipt"))
+			return string(body), response.Header
+		}
+		wantBody, wantHeader := asked()
+		before, queries := metric(t, server, "quern_engine_peeked_total"), metric(t, server, executed)
+		for range 3 {
+			body, header := asked()
+			if body != wantBody || !maps.EqualFunc(header, wantHeader, slices.Equal) {
+				t.Errorf("%s\nfirst: %s %v\nlater: %s %v", target, wantBody, wantHeader, body, header)
+			}
+		}
+		peeked, more := metric(t, server, "quern_engine_peeked_total")-before, metric(t, server, executed)-queries
+		if peeked != 3 || more != 0 {
+			t.Errorf("%s: %v answers from memory and %v queries", target, peeked, more)
+		}
 	}
 }

@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_client(false)
         .bytes(".quern.engine.v1.ExecuteResponse.chunk")
+        .bytes(".quern.engine.v1.Peeked.body")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -33,6 +33,11 @@ impl metrics_service_server::MetricsService for MetricsService {
                 "Statements for which there was no place.",
                 load.refused as f64,
             ),
+            counter(
+                "quern_engine_peeked_total",
+                "Requests for rows that were answered from memory at once.",
+                load.peeked as f64,
+            ),
             gauge("quern_engine_queries_running", "Statements that run.", load.running as f64),
             gauge("quern_engine_queries_waiting", "Statements that wait for a place.", load.waiting as f64),
             gauge("quern_engine_memory_reserved_bytes", "Memory that statements have reserved.", load.memory as f64),

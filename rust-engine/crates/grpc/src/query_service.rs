@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use prost_types::value::Kind as ValueKind;
 use quern_core::{EngineError, Reason, TableSnapshot};
-use quern_query::format::{Format, NumberStyle, Part};
+use quern_query::format::{Envelope, Format, NumberStyle, Part, Receipt};
 use quern_query::rows::{Key, Keys, Node, NodeKind, OrderTerm, Rows};
-use quern_query::{Ask, Engine, Outline, Params};
+use quern_query::{Ask, Engine, Outline, Params, Peeked};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 use tracing::Instrument;
@@ -25,6 +25,8 @@ use crate::types;
 const MAX_PAGE: usize = 10_000;
 /// The most rows that may be looked for by key at once.
 const MAX_KEYS: usize = 1_000;
+/// The most requests that one call may have answered from memory.
+const MAX_PEEKS: usize = 64;
 
 /// Executes statements on the engine.
 pub struct QueryService {
@@ -47,11 +49,7 @@ impl query_service_server::QueryService for QueryService {
         let timeout = grpc_timeout(request.metadata());
         let request = decode(request.into_inner(), timeout).map_err(status)?;
         let execution = self.engine.execute(request).instrument(span).await.map_err(status)?;
-        let mut header = header(&execution.outline);
-        let envelope = &execution.envelope;
-        header.next_page_token = envelope.next_page_token.clone().unwrap_or_default();
-        header.total_size = envelope.total_size;
-        header.missing = envelope.missing.iter().flatten().map(|(number, _)| *number).collect();
+        let header = header(&execution.outline, &execution.envelope);
         let snapshots = execution.outline.snapshots.clone();
         let first = futures::stream::once(async { Ok(message(Message::Header(header))) });
         let parts = execution.into_parts().map(move |part| part.map(|p| encode(p, &snapshots)).map_err(status));
@@ -67,19 +65,60 @@ impl query_service_server::QueryService for QueryService {
         let statement = request.into_inner().execute.unwrap_or_default();
         let request = decode(statement, timeout).map_err(status)?;
         let outline = self.engine.outline(request).instrument(span).await.map_err(status)?;
-        Ok(Response::new(proto::PlanResponse { header: Some(header(&outline)) }))
+        Ok(Response::new(proto::PlanResponse { header: Some(header(&outline, &Envelope::default())) }))
+    }
+
+    /// Answered right here: it is bounded work, and whoever asks waits for the whole.
+    async fn peek(&self, request: Request<proto::PeekRequest>) -> Result<Response<proto::PeekResponse>, Status> {
+        let asked = request.into_inner().requests;
+        if asked.len() > MAX_PEEKS {
+            let message = format!("`requests` may have {MAX_PEEKS}");
+            return Err(status(EngineError::new(Reason::RequestInvalid, message)));
+        }
+        let mut answers = vec![proto::Peeked::default(); asked.len()];
+        // What can't be read is told to those who execute it.
+        let readable = asked.into_iter().map(|request| decode(request, None).ok()).enumerate();
+        let (places, requests): (Vec<_>, Vec<_>) = readable.filter_map(|(at, request)| Some((at, request?))).unzip();
+        for (at, answer) in places.into_iter().zip(self.engine.peek(requests)) {
+            if let Some(answer) = answer {
+                answers[at] = peeked(answer);
+            }
+        }
+        Ok(Response::new(proto::PeekResponse { answers }))
     }
 }
 
-fn header(outline: &Outline) -> proto::ExecuteHeader {
+fn header(outline: &Outline, envelope: &Envelope) -> proto::ExecuteHeader {
     proto::ExecuteHeader {
         columns: outline.schema.fields().iter().map(|f| types::column(f)).collect(),
-        snapshots: types::snapshots(&outline.snapshots),
-        cacheable: outline.volatile.is_empty(),
-        uncacheable_reason: uncacheable_reason(&outline.volatile),
-        next_page_token: String::new(),
-        total_size: None,
-        missing: Vec::new(),
+        ..lean_header(&outline.snapshots, &outline.volatile, envelope)
+    }
+}
+
+/// A header without columns.
+fn lean_header(snapshots: &[TableSnapshot], volatile: &BTreeSet<String>, envelope: &Envelope) -> proto::ExecuteHeader {
+    proto::ExecuteHeader {
+        columns: Vec::new(),
+        snapshots: types::snapshots(snapshots),
+        cacheable: volatile.is_empty(),
+        uncacheable_reason: uncacheable_reason(volatile),
+        next_page_token: envelope.next_page_token.clone().unwrap_or_default(),
+        total_size: envelope.total_size,
+        missing: envelope.missing.iter().flatten().map(|(number, _)| *number).collect(),
+    }
+}
+
+fn peeked(answer: Peeked) -> proto::Peeked {
+    let header = lean_header(&[answer.snapshot], &answer.volatile, &answer.envelope);
+    proto::Peeked { header: Some(header), body: answer.body, receipt: Some(receipt(&answer.receipt, &[])) }
+}
+
+fn receipt(receipt: &Receipt, snapshots: &[TableSnapshot]) -> proto::Receipt {
+    proto::Receipt {
+        rows: receipt.rows,
+        bytes: receipt.bytes,
+        sha256: receipt.sha256.to_vec(),
+        snapshots: types::snapshots(snapshots),
     }
 }
 
@@ -90,12 +129,7 @@ fn message(part: Message) -> proto::ExecuteResponse {
 fn encode(part: Part, snapshots: &[TableSnapshot]) -> proto::ExecuteResponse {
     match part {
         Part::Chunk(bytes) => message(Message::Chunk(bytes)),
-        Part::Receipt(receipt) => message(Message::Trailer(proto::Receipt {
-            rows: receipt.rows,
-            bytes: receipt.bytes,
-            sha256: receipt.sha256.to_vec(),
-            snapshots: types::snapshots(snapshots),
-        })),
+        Part::Receipt(ended) => message(Message::Trailer(receipt(&ended, snapshots))),
     }
 }
 

@@ -1,8 +1,11 @@
 //! The engine: from a statement to a stream of encoded parts.
 
+mod peek;
+
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -45,6 +48,8 @@ use crate::plans::{self, Plans};
 use crate::rows::{self, Count, Input, Known, Reading, Rows, RowsPlan, Snapshot, Start, TokenKey};
 use crate::runtime::SharedRuntime;
 use crate::session;
+
+pub use peek::Peeked;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -90,6 +95,8 @@ pub struct Load {
     pub queries: u64,
     /// Statements for which there was no place.
     pub refused: u64,
+    /// Requests that were answered from memory without a place.
+    pub peeked: u64,
     /// Memory reserved by statements, in bytes.
     pub memory: usize,
     /// Memory that they may reserve, in bytes.
@@ -158,6 +165,7 @@ pub struct Engine {
     tokens: TokenKey,
     plans: Plans,
     known: Known,
+    peeked: AtomicU64,
     cpu: Handle,
 }
 
@@ -172,7 +180,7 @@ impl Engine {
         let tokens = TokenKey::new(secret);
         let template = session::template(&limits);
         let known = Known::new(template.clone());
-        Ok(Self { catalog, template, runtime, admission, limits, tokens, plans: Plans::new(), known, cpu })
+        Ok(Self { catalog, template, runtime, admission, limits, tokens, plans: Plans::new(), known, peeked: AtomicU64::new(0), cpu })
     }
 
     /// The catalogue, for description.
@@ -185,7 +193,8 @@ impl Engine {
         let (running, waiting, queries, refused) = self.admission.counts();
         let (memory, spilled) = self.runtime.taken();
         let hot = self.runtime.caches().hot.counts();
-        Load { running, waiting, queries, refused, memory, max_memory: self.limits.memory, spilled, hot }
+        let peeked = self.peeked.load(Ordering::Relaxed);
+        Load { running, waiting, queries, refused, peeked, memory, max_memory: self.limits.memory, spilled, hot }
     }
 
     /// Runs catalogue work on the engine's own threads.
@@ -321,7 +330,7 @@ impl Engine {
         {
             return Err(error);
         }
-        let from = Snapshot { table: &table, store: &pins.store, caches: self.runtime.caches() };
+        let from = Snapshot { table: &table, store: &pins.store, caches: self.runtime.caches(), at_hand: false };
         let count = rows::count(rows, &start, from)?;
         let planned = match rows::plan(rows, &start, from, &self.known).await {
             Ok(planned) => planned,
@@ -449,7 +458,7 @@ type Batches = BoxStream<'static, Result<RecordBatch, DataFusionError>>;
 fn stream_of(input: Input<Arc<dyn ExecutionPlan>>, task: &Arc<TaskContext>) -> Result<Batches, DataFusionError> {
     match input {
         Input::Plan(plan) => Ok(execute_stream(plan, Arc::clone(task))?.boxed()),
-        Input::Scan(scan) => Ok(scan.batches()?.boxed()),
+        Input::Scan(scan) => Ok(scan.batches().boxed()),
         Input::Points(_) => internal_err!("only rows by key are read by an index"),
     }
 }

@@ -51,6 +51,7 @@ mod spans;
 mod stamps;
 mod stream;
 mod time;
+mod whole;
 mod write;
 
 #[cfg(test)]
@@ -62,6 +63,7 @@ pub use chunks::Receipt;
 pub use envelope::Envelope;
 pub use error::{EncodeError, FormatError};
 pub use stream::{EncodeOptions, Encoded, Part, encode};
+pub(crate) use whole::encode_whole;
 
 /// An encoding of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

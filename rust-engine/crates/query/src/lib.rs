@@ -23,6 +23,6 @@ pub mod rows;
 mod runtime;
 mod session;
 
-pub use engine::{Ask, Engine, Execution, Load, Outline, Request};
+pub use engine::{Ask, Engine, Execution, Load, Outline, Peeked, Request};
 pub use limits::Limits;
 pub use params::Params;

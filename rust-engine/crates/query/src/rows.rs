@@ -32,10 +32,11 @@ use futures::Stream;
 use quern_core::suggest::{nearest, some_of};
 use quern_core::{EngineError, Reason, Result};
 
-use quern_sources::{Positions, RowScan};
+use quern_sources::Positions;
 
 pub(crate) use count::{Count, plan as count};
 pub(crate) use direct::{Known, Snapshot};
+use direct::{PageScan, Pages};
 pub use filter::{Node, NodeKind};
 pub(crate) use token::TokenKey;
 
@@ -182,7 +183,7 @@ pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, DataFusion
 /// Where rows come from.
 pub(crate) enum Input<P> {
     Plan(P),
-    Scan(RowScan),
+    Scan(PageScan),
     Points(ByIndex),
 }
 
@@ -202,58 +203,73 @@ pub(crate) async fn plan(rows: &Rows, start: &Start, from: Snapshot<'_>, known: 
         let (input, lookup) = keys::plan(keys, &rows.fields, from, known).await?;
         return Ok(RowsPlan { input, reading: Reading::Keys(lookup), sequential: keys.sole, timely: false });
     }
-    let schema = from.table.schema();
-    let keyset = Keyset::new(&rows.order, &schema)?;
-    let wanted = wanted(&rows.fields, &schema)?;
-    let sequential = keyset.is_empty();
-    let after = start.position.as_ref().map(|position| (position.file, position.row));
-    let positions = Positions {
-        file: unused("__file", &schema),
-        row: unused("__row", &schema),
-        after: after.filter(|_| sequential),
-    };
+    let sequential = rows.order.is_empty();
     let clock = start.clock();
     let mut paging = Paging {
-        wanted: wanted.exprs.len(),
+        wanted: 0,
         size: rows.page_size,
-        keyset,
+        keyset: Keyset::default(),
         snapshot: from.table.snapshot.clone(),
         first: start.position.is_none(),
         counted: start.counted(),
         now: None,
         digest: start.digest,
     };
-    let failed = |e: DataFusionError| errors::planning("", &e);
-    let input = match wanted.columns {
-        Some(mut columns) if sequential => {
-            let condition = |filter| known.condition(filter, from.table, &schema, &clock, start.digest);
-            let filters = rows.filter.iter().map(condition).collect::<Result<_>>()?;
-            let end = schema.fields().len();
-            columns.extend([end, end + 1]);
-            Input::Scan(from.scan(positions, &columns, filters, rows.page_size + 1).map_err(failed)?)
+    let known_pages = if sequential { known.pages(&from.table.snapshot, start.digest) } else { None };
+    let input = match known_pages {
+        Some(pages) => {
+            paging.wanted = pages.wanted;
+            Input::Scan(pages.after(start.position.as_ref(), rows.page_size))
         }
-        _ => {
-            let condition =
-                rows.filter.as_ref().map(|filter| filter::condition(filter, &schema, &clock)).transpose()?;
-            let (file, row) = (ident(&positions.file), ident(&positions.row));
-            let source = provider_as_source(Arc::new(from.provider(Some(positions))));
-            let mut plan = LogicalPlanBuilder::scan(from.table.name.as_str(), source, None).map_err(failed)?;
-            if let Some(condition) = condition {
-                plan = plan.filter(condition).map_err(failed)?;
-            }
-            if let Some(position) = &start.position {
-                plan = plan.filter(paging.keyset.after(position, &file, &row)?).map_err(failed)?;
-            }
-            if !sequential {
-                plan = plan.sort(paging.keyset.sort(&file, &row)).map_err(failed)?;
-            }
-            let columns = wanted.exprs.into_iter().chain(paging.keyset.columns(&schema)).chain([file, row]);
-            let plan = plan.limit(0, Some(rows.page_size + 1)).and_then(|plan| plan.project(columns));
-            Input::Plan(plan.and_then(LogicalPlanBuilder::build).map_err(failed)?)
-        }
+        None => page(rows, start, from, known, &clock, &mut paging)?,
     };
     paging.now = clock.was_read().then_some(start.now);
     Ok(RowsPlan { input, reading: Reading::Page(paging), sequential, timely: clock.was_read() })
+}
+
+/// Where the rows of a page come from, and which columns it has.
+fn page(
+    rows: &Rows,
+    start: &Start,
+    from: Snapshot<'_>,
+    known: &Known,
+    clock: &Clock,
+    paging: &mut Paging,
+) -> Result<Input<LogicalPlan>> {
+    let schema = from.table.schema();
+    paging.keyset = Keyset::new(&rows.order, &schema)?;
+    let wanted = wanted(&rows.fields, &schema)?;
+    paging.wanted = wanted.exprs.len();
+    let sequential = rows.order.is_empty();
+    let (file, row) = (unused("__file", &schema), unused("__row", &schema));
+    let failed = |e: DataFusionError| errors::planning("", &e);
+    if let (true, Some(columns)) = (sequential, wanted.columns) {
+        let filters =
+            rows.filter.iter().map(|filter| known.condition(filter, &schema, clock)).collect::<Result<_>>()?;
+        let pages = Pages::new(from, Positions { file, row, after: None }, columns, filters).map_err(failed)?;
+        if !clock.was_read() {
+            known.keep(&from.table.snapshot, start.digest, &pages);
+        }
+        return Ok(Input::Scan(pages.after(start.position.as_ref(), rows.page_size)));
+    }
+    let after = start.position.as_ref().map(|position| (position.file, position.row));
+    let positions = Positions { file, row, after: after.filter(|_| sequential) };
+    let condition = rows.filter.as_ref().map(|filter| filter::condition(filter, &schema, clock)).transpose()?;
+    let (file, row) = (ident(&positions.file), ident(&positions.row));
+    let source = provider_as_source(Arc::new(from.provider(Some(positions))));
+    let mut plan = LogicalPlanBuilder::scan(from.table.name.as_str(), source, None).map_err(failed)?;
+    if let Some(condition) = condition {
+        plan = plan.filter(condition).map_err(failed)?;
+    }
+    if let Some(position) = &start.position {
+        plan = plan.filter(paging.keyset.after(position, &file, &row)?).map_err(failed)?;
+    }
+    if !sequential {
+        plan = plan.sort(paging.keyset.sort(&file, &row)).map_err(failed)?;
+    }
+    let columns = wanted.exprs.into_iter().chain(paging.keyset.columns(&schema)).chain([file, row]);
+    let plan = plan.limit(0, Some(rows.page_size + 1)).and_then(|plan| plan.project(columns));
+    Ok(Input::Plan(plan.and_then(LogicalPlanBuilder::build).map_err(failed)?))
 }
 
 /// What a result in the making holds.

@@ -194,10 +194,13 @@ impl Catalog {
     /// The tables as the last listing had them, where a look at their files and the source folders shows that another one
     /// would have them the same. Only what lies on local file systems is looked at so, which takes some microseconds.
     fn glance(&self, names: &BTreeSet<String>) -> Option<Vec<Arc<Table>>> {
-        names
-            .iter()
-            .map(|name| self.seen.get(name).filter(|seen| seen.holds()).map(|seen| Arc::clone(&seen.table)))
-            .collect()
+        names.iter().map(|name| self.at_hand(name)).collect()
+    }
+
+    /// The table of this name, pinned to its snapshot of this moment, where that takes no more than a look at some local
+    /// files; nothing where it takes more, or there is none. Blocking for microseconds.
+    pub fn at_hand(&self, name: &str) -> Option<Arc<Table>> {
+        self.seen.get(name).filter(|seen| seen.holds()).map(|seen| Arc::clone(&seen.table))
     }
 
     /// A table at a snapshot that it had, if that is still known: the last thousand that were asked for are. Its files

@@ -76,9 +76,9 @@ impl KeyIndex {
         }
         let entries = HashTable::with_capacity(rows);
         let mut index = Self { entries, hasher: RandomState::new(), starts, duplicate: None, bytes, _lent: lent };
-        let scan = RowScan::new(Arc::clone(table), Arc::clone(store), caches, None, columns, Vec::new(), None)?;
+        let scan = RowScan::new(Arc::clone(table), Arc::clone(store), caches, None, columns, Vec::new())?;
         let converter = converter(scan.schema().fields().iter().map(|field| field.data_type().clone()))?;
-        let mut batches = std::pin::pin!(scan.batches()?);
+        let mut batches = std::pin::pin!(scan.batches(None, None));
         let (mut first, mut alike) = (0, None);
         while let Some(batch) = batches.try_next().await? {
             let keys = converter.convert_columns(batch.columns())?;
@@ -230,6 +230,11 @@ impl KeyIndexes {
         let index = cell.get_or_try_init(build).await.cloned();
         self.cells().bound(self.bytes);
         index
+    }
+
+    /// The index of these columns, if it was made.
+    pub fn known(&self, table: &Table, columns: &[usize]) -> Option<Arc<KeyIndex>> {
+        self.cells().get((table.snapshot.clone(), columns.to_vec())).get().cloned().flatten()
     }
 
     /// Gives all memory back that no lookup uses at the moment.

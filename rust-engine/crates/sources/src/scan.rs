@@ -46,6 +46,7 @@ use crate::hot::{HotColumns, SEGMENT_ROWS};
 use crate::keys::KeyIndexes;
 use crate::store::PinnedStore;
 use crate::table::Table;
+use reader::{Reader, Ready};
 use work::Work;
 
 pub use direct::{Points, RowScan};
@@ -152,6 +153,11 @@ impl Scan {
             statistics: Arc::new(statistics),
         })
     }
+
+    fn work(&self) -> Work {
+        let after = self.source.positions.as_ref().and_then(|positions| positions.after);
+        Work::new(self.source.table.files.len(), self.fetch, after)
+    }
 }
 
 impl DataSource for Scan {
@@ -160,13 +166,14 @@ impl DataSource for Scan {
     }
 
     fn create_sibling_state(&self, _: &ConfigOptions) -> Option<Arc<dyn Any + Send + Sync>> {
-        Some(Arc::new(Work::new(self)))
+        Some(Arc::new(self.work()))
     }
 
     fn open_with_args(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
         let shared = args.sibling_state.and_then(|state| Arc::downcast::<Work>(state).ok());
-        let work = shared.unwrap_or_else(|| Arc::new(Work::new(self)));
-        let stream = RecordBatchStreamAdapter::new(Arc::clone(&self.schema), self.batches(work)?.boxed());
+        let work = shared.unwrap_or_else(|| Arc::new(self.work()));
+        let reader = Reader::new(Ready::new(self)?, work, None);
+        let stream = RecordBatchStreamAdapter::new(Arc::clone(&self.schema), reader.batches().boxed());
         Ok(Box::pin(cooperative(stream)))
     }
 

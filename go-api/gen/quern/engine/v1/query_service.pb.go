@@ -144,6 +144,162 @@ func (NumberStyle) EnumDescriptor() ([]byte, []int) {
 	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{1}
 }
 
+// PeekRequest holds several requests, of any number of callers.
+type PeekRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What Execute would be asked, at most 64 times.
+	Requests      []*ExecuteRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeekRequest) Reset() {
+	*x = PeekRequest{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeekRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeekRequest) ProtoMessage() {}
+
+func (x *PeekRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeekRequest.ProtoReflect.Descriptor instead.
+func (*PeekRequest) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *PeekRequest) GetRequests() []*ExecuteRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+// PeekResponse holds what came of them.
+type PeekResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As many as requests, in their order.
+	Answers       []*Peeked `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeekResponse) Reset() {
+	*x = PeekResponse{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeekResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeekResponse) ProtoMessage() {}
+
+func (x *PeekResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeekResponse.ProtoReflect.Descriptor instead.
+func (*PeekResponse) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PeekResponse) GetAnswers() []*Peeked {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+// Peeked is a whole answer, or empty where there is none.
+type Peeked struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What Execute would begin with, without the columns; absent where the request is to be executed.
+	Header *ExecuteHeader `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	// All bytes of the answer.
+	Body []byte `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	// What Execute would end with, without the snapshots, which the header has.
+	Receipt       *Receipt `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peeked) Reset() {
+	*x = Peeked{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peeked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peeked) ProtoMessage() {}
+
+func (x *Peeked) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peeked.ProtoReflect.Descriptor instead.
+func (*Peeked) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Peeked) GetHeader() *ExecuteHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *Peeked) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *Peeked) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
 // PlanRequest holds a statement.
 type PlanRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -155,7 +311,7 @@ type PlanRequest struct {
 
 func (x *PlanRequest) Reset() {
 	*x = PlanRequest{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[0]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -167,7 +323,7 @@ func (x *PlanRequest) String() string {
 func (*PlanRequest) ProtoMessage() {}
 
 func (x *PlanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[0]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -180,7 +336,7 @@ func (x *PlanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanRequest.ProtoReflect.Descriptor instead.
 func (*PlanRequest) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{0}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PlanRequest) GetExecute() *ExecuteRequest {
@@ -201,7 +357,7 @@ type PlanResponse struct {
 
 func (x *PlanResponse) Reset() {
 	*x = PlanResponse{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[1]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -213,7 +369,7 @@ func (x *PlanResponse) String() string {
 func (*PlanResponse) ProtoMessage() {}
 
 func (x *PlanResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[1]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -226,7 +382,7 @@ func (x *PlanResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanResponse.ProtoReflect.Descriptor instead.
 func (*PlanResponse) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{1}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PlanResponse) GetHeader() *ExecuteHeader {
@@ -255,7 +411,7 @@ type ExecuteRequest struct {
 
 func (x *ExecuteRequest) Reset() {
 	*x = ExecuteRequest{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[2]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +423,7 @@ func (x *ExecuteRequest) String() string {
 func (*ExecuteRequest) ProtoMessage() {}
 
 func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[2]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +436,7 @@ func (x *ExecuteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteRequest.ProtoReflect.Descriptor instead.
 func (*ExecuteRequest) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{2}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ExecuteRequest) GetSql() string {
@@ -345,7 +501,7 @@ type ReadRows struct {
 
 func (x *ReadRows) Reset() {
 	*x = ReadRows{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[3]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -357,7 +513,7 @@ func (x *ReadRows) String() string {
 func (*ReadRows) ProtoMessage() {}
 
 func (x *ReadRows) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[3]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -370,7 +526,7 @@ func (x *ReadRows) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRows.ProtoReflect.Descriptor instead.
 func (*ReadRows) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{3}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReadRows) GetTable() string {
@@ -449,7 +605,7 @@ type RowKeys struct {
 
 func (x *RowKeys) Reset() {
 	*x = RowKeys{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +617,7 @@ func (x *RowKeys) String() string {
 func (*RowKeys) ProtoMessage() {}
 
 func (x *RowKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[4]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +630,7 @@ func (x *RowKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowKeys.ProtoReflect.Descriptor instead.
 func (*RowKeys) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{4}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RowKeys) GetColumns() []*ColumnPath {
@@ -504,7 +660,7 @@ type RowKeyValues struct {
 
 func (x *RowKeyValues) Reset() {
 	*x = RowKeyValues{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +672,7 @@ func (x *RowKeyValues) String() string {
 func (*RowKeyValues) ProtoMessage() {}
 
 func (x *RowKeyValues) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[5]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +685,7 @@ func (x *RowKeyValues) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowKeyValues.ProtoReflect.Descriptor instead.
 func (*RowKeyValues) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{5}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RowKeyValues) GetValues() []string {
@@ -559,7 +715,7 @@ type RowKey struct {
 
 func (x *RowKey) Reset() {
 	*x = RowKey{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +727,7 @@ func (x *RowKey) String() string {
 func (*RowKey) ProtoMessage() {}
 
 func (x *RowKey) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[6]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +740,7 @@ func (x *RowKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RowKey.ProtoReflect.Descriptor instead.
 func (*RowKey) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{6}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RowKey) GetColumns() []*ColumnPath {
@@ -612,7 +768,7 @@ type ColumnPath struct {
 
 func (x *ColumnPath) Reset() {
 	*x = ColumnPath{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +780,7 @@ func (x *ColumnPath) String() string {
 func (*ColumnPath) ProtoMessage() {}
 
 func (x *ColumnPath) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[7]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +793,7 @@ func (x *ColumnPath) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ColumnPath.ProtoReflect.Descriptor instead.
 func (*ColumnPath) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{7}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ColumnPath) GetNames() []string {
@@ -660,7 +816,7 @@ type OrderTerm struct {
 
 func (x *OrderTerm) Reset() {
 	*x = OrderTerm{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +828,7 @@ func (x *OrderTerm) String() string {
 func (*OrderTerm) ProtoMessage() {}
 
 func (x *OrderTerm) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[8]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +841,7 @@ func (x *OrderTerm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderTerm.ProtoReflect.Descriptor instead.
 func (*OrderTerm) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{8}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *OrderTerm) GetColumn() *ColumnPath {
@@ -723,7 +879,7 @@ type FilterTerm struct {
 
 func (x *FilterTerm) Reset() {
 	*x = FilterTerm{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +891,7 @@ func (x *FilterTerm) String() string {
 func (*FilterTerm) ProtoMessage() {}
 
 func (x *FilterTerm) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[9]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +904,7 @@ func (x *FilterTerm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterTerm.ProtoReflect.Descriptor instead.
 func (*FilterTerm) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{9}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FilterTerm) GetAt() uint32 {
@@ -862,7 +1018,7 @@ type FilterCall struct {
 
 func (x *FilterCall) Reset() {
 	*x = FilterCall{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +1030,7 @@ func (x *FilterCall) String() string {
 func (*FilterCall) ProtoMessage() {}
 
 func (x *FilterCall) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[10]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +1043,7 @@ func (x *FilterCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilterCall.ProtoReflect.Descriptor instead.
 func (*FilterCall) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{10}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FilterCall) GetFunction() string {
@@ -921,7 +1077,7 @@ type ExecuteResponse struct {
 
 func (x *ExecuteResponse) Reset() {
 	*x = ExecuteResponse{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[11]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -933,7 +1089,7 @@ func (x *ExecuteResponse) String() string {
 func (*ExecuteResponse) ProtoMessage() {}
 
 func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[11]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -946,7 +1102,7 @@ func (x *ExecuteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteResponse.ProtoReflect.Descriptor instead.
 func (*ExecuteResponse) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{11}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExecuteResponse) GetPart() isExecuteResponse_Part {
@@ -1031,7 +1187,7 @@ type ExecuteHeader struct {
 
 func (x *ExecuteHeader) Reset() {
 	*x = ExecuteHeader{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[12]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1199,7 @@ func (x *ExecuteHeader) String() string {
 func (*ExecuteHeader) ProtoMessage() {}
 
 func (x *ExecuteHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[12]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1212,7 @@ func (x *ExecuteHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteHeader.ProtoReflect.Descriptor instead.
 func (*ExecuteHeader) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{12}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecuteHeader) GetColumns() []*Column {
@@ -1126,7 +1282,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[13]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1294,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[13]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1307,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{13}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Receipt) GetRows() uint64 {
@@ -1186,7 +1342,15 @@ var File_quern_engine_v1_query_service_proto protoreflect.FileDescriptor
 
 const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\n" +
-	"#quern/engine/v1/query_service.proto\x12\x0fquern.engine.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a%quern/engine/v1/catalog_service.proto\"H\n" +
+	"#quern/engine/v1/query_service.proto\x12\x0fquern.engine.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a%quern/engine/v1/catalog_service.proto\"J\n" +
+	"\vPeekRequest\x12;\n" +
+	"\brequests\x18\x01 \x03(\v2\x1f.quern.engine.v1.ExecuteRequestR\brequests\"A\n" +
+	"\fPeekResponse\x121\n" +
+	"\aanswers\x18\x01 \x03(\v2\x17.quern.engine.v1.PeekedR\aanswers\"\x88\x01\n" +
+	"\x06Peeked\x126\n" +
+	"\x06header\x18\x01 \x01(\v2\x1e.quern.engine.v1.ExecuteHeaderR\x06header\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\x122\n" +
+	"\areceipt\x18\x03 \x01(\v2\x18.quern.engine.v1.ReceiptR\areceipt\"H\n" +
 	"\vPlanRequest\x129\n" +
 	"\aexecute\x18\x01 \x01(\v2\x1f.quern.engine.v1.ExecuteRequestR\aexecute\"F\n" +
 	"\fPlanResponse\x126\n" +
@@ -1270,10 +1434,11 @@ const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\vNumberStyle\x12\x1c\n" +
 	"\x18NUMBER_STYLE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12NUMBER_STYLE_EXACT\x10\x01\x12\x17\n" +
-	"\x13NUMBER_STYLE_STRING\x10\x022\xa3\x01\n" +
+	"\x13NUMBER_STYLE_STRING\x10\x022\xe8\x01\n" +
 	"\fQueryService\x12N\n" +
 	"\aExecute\x12\x1f.quern.engine.v1.ExecuteRequest\x1a .quern.engine.v1.ExecuteResponse0\x01\x12C\n" +
-	"\x04Plan\x12\x1c.quern.engine.v1.PlanRequest\x1a\x1d.quern.engine.v1.PlanResponseBAZ?github.com/quern-data/quern/go-api/gen/quern/engine/v1;enginev1b\x06proto3"
+	"\x04Plan\x12\x1c.quern.engine.v1.PlanRequest\x1a\x1d.quern.engine.v1.PlanResponse\x12C\n" +
+	"\x04Peek\x12\x1c.quern.engine.v1.PeekRequest\x1a\x1d.quern.engine.v1.PeekResponseBAZ?github.com/quern-data/quern/go-api/gen/quern/engine/v1;enginev1b\x06proto3"
 
 var (
 	file_quern_engine_v1_query_service_proto_rawDescOnce sync.Once
@@ -1288,60 +1453,69 @@ func file_quern_engine_v1_query_service_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_engine_v1_query_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_quern_engine_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_quern_engine_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_quern_engine_v1_query_service_proto_goTypes = []any{
 	(Format)(0),             // 0: quern.engine.v1.Format
 	(NumberStyle)(0),        // 1: quern.engine.v1.NumberStyle
-	(*PlanRequest)(nil),     // 2: quern.engine.v1.PlanRequest
-	(*PlanResponse)(nil),    // 3: quern.engine.v1.PlanResponse
-	(*ExecuteRequest)(nil),  // 4: quern.engine.v1.ExecuteRequest
-	(*ReadRows)(nil),        // 5: quern.engine.v1.ReadRows
-	(*RowKeys)(nil),         // 6: quern.engine.v1.RowKeys
-	(*RowKeyValues)(nil),    // 7: quern.engine.v1.RowKeyValues
-	(*RowKey)(nil),          // 8: quern.engine.v1.RowKey
-	(*ColumnPath)(nil),      // 9: quern.engine.v1.ColumnPath
-	(*OrderTerm)(nil),       // 10: quern.engine.v1.OrderTerm
-	(*FilterTerm)(nil),      // 11: quern.engine.v1.FilterTerm
-	(*FilterCall)(nil),      // 12: quern.engine.v1.FilterCall
-	(*ExecuteResponse)(nil), // 13: quern.engine.v1.ExecuteResponse
-	(*ExecuteHeader)(nil),   // 14: quern.engine.v1.ExecuteHeader
-	(*Receipt)(nil),         // 15: quern.engine.v1.Receipt
-	(*structpb.Value)(nil),  // 16: google.protobuf.Value
-	(*Column)(nil),          // 17: quern.engine.v1.Column
-	(*TableSnapshot)(nil),   // 18: quern.engine.v1.TableSnapshot
+	(*PeekRequest)(nil),     // 2: quern.engine.v1.PeekRequest
+	(*PeekResponse)(nil),    // 3: quern.engine.v1.PeekResponse
+	(*Peeked)(nil),          // 4: quern.engine.v1.Peeked
+	(*PlanRequest)(nil),     // 5: quern.engine.v1.PlanRequest
+	(*PlanResponse)(nil),    // 6: quern.engine.v1.PlanResponse
+	(*ExecuteRequest)(nil),  // 7: quern.engine.v1.ExecuteRequest
+	(*ReadRows)(nil),        // 8: quern.engine.v1.ReadRows
+	(*RowKeys)(nil),         // 9: quern.engine.v1.RowKeys
+	(*RowKeyValues)(nil),    // 10: quern.engine.v1.RowKeyValues
+	(*RowKey)(nil),          // 11: quern.engine.v1.RowKey
+	(*ColumnPath)(nil),      // 12: quern.engine.v1.ColumnPath
+	(*OrderTerm)(nil),       // 13: quern.engine.v1.OrderTerm
+	(*FilterTerm)(nil),      // 14: quern.engine.v1.FilterTerm
+	(*FilterCall)(nil),      // 15: quern.engine.v1.FilterCall
+	(*ExecuteResponse)(nil), // 16: quern.engine.v1.ExecuteResponse
+	(*ExecuteHeader)(nil),   // 17: quern.engine.v1.ExecuteHeader
+	(*Receipt)(nil),         // 18: quern.engine.v1.Receipt
+	(*structpb.Value)(nil),  // 19: google.protobuf.Value
+	(*Column)(nil),          // 20: quern.engine.v1.Column
+	(*TableSnapshot)(nil),   // 21: quern.engine.v1.TableSnapshot
 }
 var file_quern_engine_v1_query_service_proto_depIdxs = []int32{
-	4,  // 0: quern.engine.v1.PlanRequest.execute:type_name -> quern.engine.v1.ExecuteRequest
-	14, // 1: quern.engine.v1.PlanResponse.header:type_name -> quern.engine.v1.ExecuteHeader
-	16, // 2: quern.engine.v1.ExecuteRequest.params:type_name -> google.protobuf.Value
-	0,  // 3: quern.engine.v1.ExecuteRequest.format:type_name -> quern.engine.v1.Format
-	1,  // 4: quern.engine.v1.ExecuteRequest.numbers:type_name -> quern.engine.v1.NumberStyle
-	5,  // 5: quern.engine.v1.ExecuteRequest.rows:type_name -> quern.engine.v1.ReadRows
-	9,  // 6: quern.engine.v1.ReadRows.fields:type_name -> quern.engine.v1.ColumnPath
-	11, // 7: quern.engine.v1.ReadRows.filter:type_name -> quern.engine.v1.FilterTerm
-	10, // 8: quern.engine.v1.ReadRows.order_by:type_name -> quern.engine.v1.OrderTerm
-	8,  // 9: quern.engine.v1.ReadRows.key:type_name -> quern.engine.v1.RowKey
-	6,  // 10: quern.engine.v1.ReadRows.keys:type_name -> quern.engine.v1.RowKeys
-	9,  // 11: quern.engine.v1.RowKeys.columns:type_name -> quern.engine.v1.ColumnPath
-	7,  // 12: quern.engine.v1.RowKeys.keys:type_name -> quern.engine.v1.RowKeyValues
-	9,  // 13: quern.engine.v1.RowKey.columns:type_name -> quern.engine.v1.ColumnPath
-	9,  // 14: quern.engine.v1.OrderTerm.column:type_name -> quern.engine.v1.ColumnPath
-	9,  // 15: quern.engine.v1.FilterTerm.column:type_name -> quern.engine.v1.ColumnPath
-	12, // 16: quern.engine.v1.FilterTerm.call:type_name -> quern.engine.v1.FilterCall
-	14, // 17: quern.engine.v1.ExecuteResponse.header:type_name -> quern.engine.v1.ExecuteHeader
-	15, // 18: quern.engine.v1.ExecuteResponse.trailer:type_name -> quern.engine.v1.Receipt
-	17, // 19: quern.engine.v1.ExecuteHeader.columns:type_name -> quern.engine.v1.Column
-	18, // 20: quern.engine.v1.ExecuteHeader.snapshots:type_name -> quern.engine.v1.TableSnapshot
-	18, // 21: quern.engine.v1.Receipt.snapshots:type_name -> quern.engine.v1.TableSnapshot
-	4,  // 22: quern.engine.v1.QueryService.Execute:input_type -> quern.engine.v1.ExecuteRequest
-	2,  // 23: quern.engine.v1.QueryService.Plan:input_type -> quern.engine.v1.PlanRequest
-	13, // 24: quern.engine.v1.QueryService.Execute:output_type -> quern.engine.v1.ExecuteResponse
-	3,  // 25: quern.engine.v1.QueryService.Plan:output_type -> quern.engine.v1.PlanResponse
-	24, // [24:26] is the sub-list for method output_type
-	22, // [22:24] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	7,  // 0: quern.engine.v1.PeekRequest.requests:type_name -> quern.engine.v1.ExecuteRequest
+	4,  // 1: quern.engine.v1.PeekResponse.answers:type_name -> quern.engine.v1.Peeked
+	17, // 2: quern.engine.v1.Peeked.header:type_name -> quern.engine.v1.ExecuteHeader
+	18, // 3: quern.engine.v1.Peeked.receipt:type_name -> quern.engine.v1.Receipt
+	7,  // 4: quern.engine.v1.PlanRequest.execute:type_name -> quern.engine.v1.ExecuteRequest
+	17, // 5: quern.engine.v1.PlanResponse.header:type_name -> quern.engine.v1.ExecuteHeader
+	19, // 6: quern.engine.v1.ExecuteRequest.params:type_name -> google.protobuf.Value
+	0,  // 7: quern.engine.v1.ExecuteRequest.format:type_name -> quern.engine.v1.Format
+	1,  // 8: quern.engine.v1.ExecuteRequest.numbers:type_name -> quern.engine.v1.NumberStyle
+	8,  // 9: quern.engine.v1.ExecuteRequest.rows:type_name -> quern.engine.v1.ReadRows
+	12, // 10: quern.engine.v1.ReadRows.fields:type_name -> quern.engine.v1.ColumnPath
+	14, // 11: quern.engine.v1.ReadRows.filter:type_name -> quern.engine.v1.FilterTerm
+	13, // 12: quern.engine.v1.ReadRows.order_by:type_name -> quern.engine.v1.OrderTerm
+	11, // 13: quern.engine.v1.ReadRows.key:type_name -> quern.engine.v1.RowKey
+	9,  // 14: quern.engine.v1.ReadRows.keys:type_name -> quern.engine.v1.RowKeys
+	12, // 15: quern.engine.v1.RowKeys.columns:type_name -> quern.engine.v1.ColumnPath
+	10, // 16: quern.engine.v1.RowKeys.keys:type_name -> quern.engine.v1.RowKeyValues
+	12, // 17: quern.engine.v1.RowKey.columns:type_name -> quern.engine.v1.ColumnPath
+	12, // 18: quern.engine.v1.OrderTerm.column:type_name -> quern.engine.v1.ColumnPath
+	12, // 19: quern.engine.v1.FilterTerm.column:type_name -> quern.engine.v1.ColumnPath
+	15, // 20: quern.engine.v1.FilterTerm.call:type_name -> quern.engine.v1.FilterCall
+	17, // 21: quern.engine.v1.ExecuteResponse.header:type_name -> quern.engine.v1.ExecuteHeader
+	18, // 22: quern.engine.v1.ExecuteResponse.trailer:type_name -> quern.engine.v1.Receipt
+	20, // 23: quern.engine.v1.ExecuteHeader.columns:type_name -> quern.engine.v1.Column
+	21, // 24: quern.engine.v1.ExecuteHeader.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	21, // 25: quern.engine.v1.Receipt.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	7,  // 26: quern.engine.v1.QueryService.Execute:input_type -> quern.engine.v1.ExecuteRequest
+	5,  // 27: quern.engine.v1.QueryService.Plan:input_type -> quern.engine.v1.PlanRequest
+	2,  // 28: quern.engine.v1.QueryService.Peek:input_type -> quern.engine.v1.PeekRequest
+	16, // 29: quern.engine.v1.QueryService.Execute:output_type -> quern.engine.v1.ExecuteResponse
+	6,  // 30: quern.engine.v1.QueryService.Plan:output_type -> quern.engine.v1.PlanResponse
+	3,  // 31: quern.engine.v1.QueryService.Peek:output_type -> quern.engine.v1.PeekResponse
+	29, // [29:32] is the sub-list for method output_type
+	26, // [26:29] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_quern_engine_v1_query_service_proto_init() }
@@ -1350,26 +1524,26 @@ func file_quern_engine_v1_query_service_proto_init() {
 		return
 	}
 	file_quern_engine_v1_catalog_service_proto_init()
-	file_quern_engine_v1_query_service_proto_msgTypes[9].OneofWrappers = []any{
+	file_quern_engine_v1_query_service_proto_msgTypes[12].OneofWrappers = []any{
 		(*FilterTerm_Column)(nil),
 		(*FilterTerm_Word)(nil),
 		(*FilterTerm_Text)(nil),
 		(*FilterTerm_Number)(nil),
 		(*FilterTerm_Call)(nil),
 	}
-	file_quern_engine_v1_query_service_proto_msgTypes[11].OneofWrappers = []any{
+	file_quern_engine_v1_query_service_proto_msgTypes[14].OneofWrappers = []any{
 		(*ExecuteResponse_Header)(nil),
 		(*ExecuteResponse_Chunk)(nil),
 		(*ExecuteResponse_Trailer)(nil),
 	}
-	file_quern_engine_v1_query_service_proto_msgTypes[12].OneofWrappers = []any{}
+	file_quern_engine_v1_query_service_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_engine_v1_query_service_proto_rawDesc), len(file_quern_engine_v1_query_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   14,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

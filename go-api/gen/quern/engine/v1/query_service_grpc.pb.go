@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	QueryService_Execute_FullMethodName = "/quern.engine.v1.QueryService/Execute"
 	QueryService_Plan_FullMethodName    = "/quern.engine.v1.QueryService/Plan"
+	QueryService_Peek_FullMethodName    = "/quern.engine.v1.QueryService/Peek"
 )
 
 // QueryServiceClient is the client API for QueryService service.
@@ -35,6 +36,9 @@ type QueryServiceClient interface {
 	Execute(ctx context.Context, in *ExecuteRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExecuteResponse], error)
 	// Plan says what Execute would answer with as its header, and executes nothing. It fails as Execute would.
 	Plan(ctx context.Context, in *PlanRequest, opts ...grpc.CallOption) (*PlanResponse, error)
+	// Peek answers those of some requests for rows whose answers are small and lie in memory. It waits for nothing,
+	// reads no file, and does a bounded amount of work; what it leaves unanswered is to be asked of Execute.
+	Peek(ctx context.Context, in *PeekRequest, opts ...grpc.CallOption) (*PeekResponse, error)
 }
 
 type queryServiceClient struct {
@@ -74,6 +78,16 @@ func (c *queryServiceClient) Plan(ctx context.Context, in *PlanRequest, opts ...
 	return out, nil
 }
 
+func (c *queryServiceClient) Peek(ctx context.Context, in *PeekRequest, opts ...grpc.CallOption) (*PeekResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PeekResponse)
+	err := c.cc.Invoke(ctx, QueryService_Peek_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // QueryServiceServer is the server API for QueryService service.
 // All implementations must embed UnimplementedQueryServiceServer
 // for forward compatibility.
@@ -86,6 +100,9 @@ type QueryServiceServer interface {
 	Execute(*ExecuteRequest, grpc.ServerStreamingServer[ExecuteResponse]) error
 	// Plan says what Execute would answer with as its header, and executes nothing. It fails as Execute would.
 	Plan(context.Context, *PlanRequest) (*PlanResponse, error)
+	// Peek answers those of some requests for rows whose answers are small and lie in memory. It waits for nothing,
+	// reads no file, and does a bounded amount of work; what it leaves unanswered is to be asked of Execute.
+	Peek(context.Context, *PeekRequest) (*PeekResponse, error)
 	mustEmbedUnimplementedQueryServiceServer()
 }
 
@@ -101,6 +118,9 @@ func (UnimplementedQueryServiceServer) Execute(*ExecuteRequest, grpc.ServerStrea
 }
 func (UnimplementedQueryServiceServer) Plan(context.Context, *PlanRequest) (*PlanResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Plan not implemented")
+}
+func (UnimplementedQueryServiceServer) Peek(context.Context, *PeekRequest) (*PeekResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Peek not implemented")
 }
 func (UnimplementedQueryServiceServer) mustEmbedUnimplementedQueryServiceServer() {}
 func (UnimplementedQueryServiceServer) testEmbeddedByValue()                      {}
@@ -152,6 +172,24 @@ func _QueryService_Plan_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _QueryService_Peek_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PeekRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).Peek(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_Peek_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).Peek(ctx, req.(*PeekRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // QueryService_ServiceDesc is the grpc.ServiceDesc for QueryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -162,6 +200,10 @@ var QueryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Plan",
 			Handler:    _QueryService_Plan_Handler,
+		},
+		{
+			MethodName: "Peek",
+			Handler:    _QueryService_Peek_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -25,6 +25,20 @@ pub struct Node {
     pub kind: NodeKind,
 }
 
+impl Node {
+    /// How many parts the filter has.
+    pub(crate) fn terms(&self) -> usize {
+        let (mut count, mut rest) = (0, vec![self]);
+        while let Some(node) = rest.pop() {
+            count += 1;
+            if let NodeKind::Call(_, given) = &node.kind {
+                rest.extend(given);
+            }
+        }
+        count
+    }
+}
+
 /// What a part of a filter is.
 #[derive(Clone, Debug)]
 pub enum NodeKind {

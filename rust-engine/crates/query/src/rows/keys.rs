@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt64Array};
 use arrow::compute::{interleave_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::row::RowConverter;
-use datafusion::common::ScalarValue;
+use datafusion::common::{ScalarValue, exec_datafusion_err};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -50,12 +50,22 @@ pub(crate) struct ByIndex {
     points: Arc<Points>,
     /// The places of the key's columns among those that are read.
     key: Vec<usize>,
+    /// Whether only what lies in memory is to be read.
+    at_hand: bool,
 }
 
 impl ByIndex {
     /// The columns that are read: those wanted, then those of the key that are not among them.
     pub(crate) fn schema(&self) -> SchemaRef {
         self.points.schema()
+    }
+
+    /// The rows about one row, and its place among them.
+    async fn around(&self, file: usize, row: u64) -> Result<(RecordBatch, usize), DataFusionError> {
+        if !self.at_hand {
+            return self.points.around(file, row).await;
+        }
+        self.points.at_hand(file, row)?.ok_or_else(|| exec_datafusion_err!("a row is not in memory"))
     }
 }
 
@@ -76,7 +86,12 @@ pub(super) async fn plan(
     if let (Some(mut read), Some(key)) = (plain, indexable(&columns, &schema)) {
         let executing = |e: DataFusionError| errors::execution(&e, &Findings::default());
         let caches = from.caches;
-        if let Some(index) = caches.keys.get(table, from.store, caches, &key).await.map_err(executing)? {
+        let index = if from.at_hand {
+            caches.keys.known(table, &key)
+        } else {
+            caches.keys.get(table, from.store, caches, &key).await.map_err(executing)?
+        };
+        if let Some(index) = index {
             let place = |column: &usize| {
                 read.iter().position(|known| known == column).unwrap_or_else(|| {
                     read.push(*column);
@@ -85,7 +100,7 @@ pub(super) async fn plan(
             };
             let key = key.iter().map(place).collect();
             let points = known.points(from, &read).map_err(executing)?;
-            return Ok((Input::Points(ByIndex { index, points, key }), lookup));
+            return Ok((Input::Points(ByIndex { index, points, key, at_hand: from.at_hand }), lookup));
         }
     }
     let helpers = columns.iter().enumerate().map(|(at, column)| {
@@ -299,7 +314,7 @@ impl Lookup {
         let wanted: Vec<usize> = (0..self.wanted).collect();
         let mut rest = candidates.as_slice();
         while let Some((file, row, _)) = rest.first() {
-            let (batch, place) = by.points.around(*file, *row).await?;
+            let (batch, place) = by.around(*file, *row).await?;
             let first = row - place as u64;
             let end = first + batch.num_rows() as u64;
             let here = rest.iter().take_while(|(other, row, _)| other == file && *row < end).count();

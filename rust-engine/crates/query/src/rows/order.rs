@@ -13,6 +13,7 @@ use super::token::Position;
 use super::{OrderTerm, resolve, type_name, unused};
 
 /// The columns that rows are ordered by before their position decides. Nulls come last, either way.
+#[derive(Default)]
 pub(super) struct Keyset {
     terms: Vec<Term>,
 }

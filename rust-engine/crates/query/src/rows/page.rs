@@ -51,11 +51,35 @@ impl Paging {
             Some(_) if self.first && last.is_none() => Some(batches.iter().map(|batch| batch.num_rows() as u64).sum()),
             Some(count) => Some(count.total(task).await?),
         };
+        Ok(self.taken(batches, last, total_size, key))
+    }
+
+    /// Reads a page as [`Self::read`] does, without a count.
+    pub(crate) async fn uncounted<S>(
+        &self,
+        input: S,
+        key: &TokenKey,
+        memory: &MemoryReservation,
+    ) -> Result<Taken, DataFusionError>
+    where
+        S: Stream<Item = Result<RecordBatch, DataFusionError>> + Unpin,
+    {
+        let (batches, last) = self.rows(input, memory).await?;
+        Ok(self.taken(batches, last, None, key))
+    }
+
+    fn taken(
+        &self,
+        batches: Vec<RecordBatch>,
+        last: Option<Position>,
+        total_size: Option<u64>,
+        key: &TokenKey,
+    ) -> Taken {
         let sealed =
             |position: Position| key.seal(&Position { counted: total_size.or(self.counted), ..position }, &self.digest);
         let next_page_token = Some(last.map(sealed).unwrap_or_default());
         let envelope = Envelope { total_size, next_page_token, ..Envelope::default() };
-        Ok(Taken { batches: Box::new(batches.into_iter().map(Ok)), envelope })
+        Taken { batches: Box::new(batches.into_iter().map(Ok)), envelope }
     }
 
     /// The page's rows, and the last one's position where there is a next page.

@@ -23,6 +23,7 @@ const TRIAL: usize = 65_536;
 const WORTH: usize = 8;
 
 /// What rows must meet.
+#[derive(Clone)]
 pub(super) struct Condition {
     fixed: Vec<Term>,
     hints: Vec<Hint>,
@@ -30,6 +31,7 @@ pub(super) struct Condition {
 
 /// A condition that joins and limits find out while they run. They would drop the same rows themselves, so that each term
 /// may be left out where it costs more than it saves.
+#[derive(Clone)]
 struct Hint {
     expr: Arc<dyn PhysicalExpr>,
     generation: Option<u64>,
@@ -37,6 +39,7 @@ struct Hint {
 }
 
 /// A term, and what came of it so far.
+#[derive(Clone)]
 struct Trial {
     term: Term,
     seen: usize,

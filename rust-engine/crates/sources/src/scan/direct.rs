@@ -1,31 +1,40 @@
 //! Scans without a plan around them: rows in the table's order, and rows by their place.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::{Result, Statistics, internal_datafusion_err};
+use datafusion::common::{DataFusionError, Result, Statistics, internal_datafusion_err};
 use datafusion::physical_plan::PhysicalExpr;
 use futures::Stream;
+use tokio::sync::OnceCell;
 
 use super::cold::ColdRun;
 use super::file::{self, Opened};
-use super::reader::{Piece, Plan, Reader, hot_piece};
+use super::reader::{AtHand, Piece, Plan, Reader, Ready, hot_piece};
 use super::work::{Group, Run, Work};
 use super::{Caches, Positions, Scan, Source};
 use crate::hot::{BLOCK_ROWS, SEGMENT_ROWS};
 use crate::store::PinnedStore;
 use crate::table::Table;
 
-/// A scan of some columns of a table in the table's order.
-#[derive(Debug)]
+/// A scan of some columns of a table in the table's order, which may be read any number of times.
 pub struct RowScan {
-    scan: Scan,
+    ready: Ready,
+    /// The files as readers of memory have opened them.
+    files: Arc<[OnceCell<Opened>]>,
+}
+
+impl std::fmt::Debug for RowScan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RowScan({})", self.ready.schema)
+    }
 }
 
 impl RowScan {
-    /// A scan of the columns at these places of the table's schema, which two positions follow where there are any. It
-    /// ends after `fetch` rows that meet all `filters`.
+    /// A scan of the columns at these places of the table's schema, which two positions follow where there are any, of the
+    /// rows that meet all `filters`.
     pub fn new(
         table: Arc<Table>,
         store: Arc<PinnedStore>,
@@ -33,22 +42,47 @@ impl RowScan {
         positions: Option<Positions>,
         columns: &[usize],
         filters: Vec<Arc<dyn PhysicalExpr>>,
-        fetch: Option<usize>,
     ) -> Result<Self> {
+        let files = table.files.iter().map(|_| OnceCell::new()).collect();
         let source = Arc::new(Source::new(table, store, caches.clone(), positions));
         let statistics = Statistics::new_unknown(&source.schema);
-        let scan = Scan::new(source, Some(&columns.to_vec()), fetch, 1, statistics)?;
-        Ok(Self { scan: Scan { filters, ..scan } })
+        let scan = Scan::new(source, Some(&columns.to_vec()), None, 1, statistics)?;
+        Ok(Self { ready: Ready::new(&Scan { filters, ..scan })?, files })
     }
 
     /// The columns.
     pub fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.scan.schema)
+        Arc::clone(&self.ready.schema)
     }
 
-    /// The rows.
-    pub fn batches(&self) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + 'static> {
-        self.scan.batches(Arc::new(Work::new(&self.scan)))
+    /// How many files there are.
+    pub fn files(&self) -> usize {
+        self.files.len()
+    }
+
+    /// The rows behind a place, a file's number and a row's in it, `fetch` of them at most.
+    pub fn batches(
+        &self,
+        after: Option<(u32, i64)>,
+        fetch: Option<usize>,
+    ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+        Reader::new(self.ready.clone(), self.work(after, fetch), None).batches()
+    }
+
+    /// The same where they lie in memory: the stream fails at rows that don't, and when `blocks` are used up. Each file that
+    /// is opened and each block of rows that is looked at takes one.
+    pub fn batches_at_hand(
+        &self,
+        after: Option<(u32, i64)>,
+        fetch: Option<usize>,
+        blocks: Arc<AtomicUsize>,
+    ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+        let at_hand = AtHand { blocks, files: Arc::clone(&self.files) };
+        Reader::new(self.ready.clone(), self.work(after, fetch), Some(at_hand)).batches()
+    }
+
+    fn work(&self, after: Option<(u32, i64)>, fetch: Option<usize>) -> Arc<Work> {
+        Arc::new(Work::new(self.files.len(), fetch, after))
     }
 }
 
@@ -56,7 +90,7 @@ impl RowScan {
 pub struct Points {
     plan: Arc<Plan>,
     /// The files, once they were opened.
-    files: Vec<tokio::sync::OnceCell<Opened>>,
+    files: Vec<OnceCell<Opened>>,
 }
 
 impl std::fmt::Debug for Points {
@@ -68,7 +102,7 @@ impl std::fmt::Debug for Points {
 impl Points {
     /// Reads the columns at these places of the table's schema, in that order.
     pub fn new(table: Arc<Table>, store: Arc<PinnedStore>, caches: &Caches, columns: &[usize]) -> Result<Self> {
-        let files = table.files.iter().map(|_| tokio::sync::OnceCell::new()).collect();
+        let files = table.files.iter().map(|_| OnceCell::new()).collect();
         let source = Arc::new(Source::new(table, store, caches.clone(), None));
         let schema = Arc::new(source.schema.project(columns)?);
         Ok(Self { plan: Arc::new(Plan { source, schema, predicate: None, readers: 1 }), files })
@@ -84,10 +118,17 @@ impl Points {
         self.files.len()
     }
 
+    /// The rows that lie about a row of a file, and its place among them, if they are in memory.
+    pub fn at_hand(&self, file: usize, row: u64) -> Result<Option<(RecordBatch, usize)>> {
+        let opened = self.files.get(file).and_then(OnceCell::get);
+        let Some((group, at)) = opened.and_then(|opened| find(opened, row)) else { return Ok(None) };
+        let piece = self.hot(group, at)?;
+        piece.map(|piece| self.with_place(&piece, row)).transpose()
+    }
+
     /// The rows that lie about a row of a file, and its place among them. From memory where they are hot.
     pub async fn around(&self, file: usize, row: u64) -> Result<(RecordBatch, usize)> {
-        let missing = || internal_datafusion_err!("a row that was indexed is not there");
-        let open = || file::open(&self.plan, file);
+        let open = || file::open(&self.plan, file, true);
         let opened = self.files.get(file).ok_or_else(missing)?.get_or_try_init(open).await?;
         let (group, at) = find(opened, row).ok_or_else(missing)?;
         let piece = match self.hot(group, at)? {
@@ -99,6 +140,10 @@ impl Points {
                 self.cold(group, at).await?.ok_or_else(missing)?
             }
         };
+        self.with_place(&piece, row)
+    }
+
+    fn with_place(&self, piece: &Piece, row: u64) -> Result<(RecordBatch, usize)> {
         let place = usize::try_from(row).ok().zip(usize::try_from(piece.first_row).ok());
         let place = place.and_then(|(row, first)| row.checked_sub(first)).filter(|place| *place < piece.rows);
         Ok((piece.batch(&self.plan.schema)?, place.ok_or_else(missing)?))
@@ -133,6 +178,10 @@ impl Points {
     }
 }
 
+fn missing() -> DataFusionError {
+    internal_datafusion_err!("a row that was indexed is not there")
+}
+
 /// The group that holds a row of a file, and the row's number there.
 fn find(opened: &Opened, row: u64) -> Option<(&Group, u64)> {
     let wanted = i64::try_from(row).ok()?;
@@ -145,14 +194,4 @@ fn find(opened: &Opened, row: u64) -> Option<(&Group, u64)> {
 fn block_of(group: &Group, at: u64) -> std::ops::Range<u64> {
     let start = at / BLOCK_ROWS as u64 * BLOCK_ROWS as u64;
     start..(start + BLOCK_ROWS as u64).min(group.rows)
-}
-
-impl Scan {
-    /// What one reader of `work` gives.
-    pub(super) fn batches(&self, work: Arc<Work>) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + 'static> {
-        let reader = Box::new(Reader::new(self, work)?);
-        Ok(futures::stream::try_unfold(reader, |mut reader| async move {
-            Ok(reader.next().await?.map(|batch| (batch, reader)))
-        }))
-    }
 }

@@ -98,18 +98,31 @@ impl OpenFile {
     }
 }
 
-/// Opens a file: nothing where none of its rows are to be read.
-pub(super) async fn open(plan: &Plan, number: usize) -> Result<Opened> {
-    let source = &plan.source;
-    let Some((listed, info)) = source.table.files.get(number) else { return Ok(Vec::new()) };
-    let start = match source.positions.as_ref().and_then(|positions| positions.after) {
-        Some((file, _)) if (number as u64) < u64::from(file) => return Ok(Vec::new()),
+/// The first row of a file that lies behind a place in its table; nothing where no row does.
+pub(super) fn start(plan: &Plan, number: usize, after: Option<(u32, i64)>) -> Option<u64> {
+    let (_, info) = plan.source.table.files.get(number)?;
+    let start = match after {
+        Some((file, _)) if (number as u64) < u64::from(file) => return None,
         Some((file, row)) if number as u64 == u64::from(file) => u64::try_from(row).map_or(0, |row| row + 1),
         _ => 0,
     };
-    if start >= info.rows {
-        return Ok(Vec::new());
-    }
+    (start < info.rows).then_some(start)
+}
+
+/// What lies in an opened file from row `start` on.
+pub(super) fn from(opened: Opened, start: u64) -> Opened {
+    let rest = opened.into_iter().map(|(group, rows)| {
+        let first = u64::try_from(group.first_row).unwrap_or(u64::MAX);
+        let begin = rows.start.max(start.saturating_sub(first));
+        (group, begin..rows.end)
+    });
+    rest.filter(|(_, rows)| rows.start < rows.end).collect()
+}
+
+/// Opens a file: nothing where none of its rows are to be read. With `spills`, what it was spilled to is opened instead.
+pub(super) async fn open(plan: &Plan, number: usize, spills: bool) -> Result<Opened> {
+    let source = &plan.source;
+    let Some((listed, info)) = source.table.files.get(number) else { return Ok(Vec::new()) };
     let constants = constants(plan, number, listed)?;
     let predicate = match &plan.predicate {
         None => None,
@@ -119,7 +132,8 @@ pub(super) async fn open(plan: &Plan, number: usize) -> Result<Opened> {
         },
     };
     let (reads, slots) = columns(plan, info, &constants)?;
-    let spilled = if listed.is_text() { source.caches.hot.spills().get(spill_key(source, info)) } else { None };
+    let spilled =
+        if spills && listed.is_text() { source.caches.hot.spills().get(spill_key(source, info)) } else { None };
     let listed = spilled.as_ref().map_or(listed, |spilled| &spilled.listed);
     let (kind, groups) = match listed.format {
         FileFormat::Parquet => {
@@ -137,7 +151,7 @@ pub(super) async fn open(plan: &Plan, number: usize) -> Result<Opened> {
     };
     let listed = Arc::clone(listed);
     let file = OpenFile { number, listed, _spilled: spilled, id: info.id, reads, slots, kind };
-    Ok(place(Arc::new(file), groups, start))
+    Ok(place(&Arc::new(file), groups))
 }
 
 /// Names what the file decodes to in this table.
@@ -175,17 +189,16 @@ pub(super) enum Left {
     All,
 }
 
-/// Numbers groups, their rows and segments, and leaves out what lies before row `start` of the file.
-fn place(file: Arc<OpenFile>, groups: Vec<GroupRows>, start: u64) -> Opened {
+/// Numbers groups, their rows and segments.
+fn place(file: &Arc<OpenFile>, groups: Vec<GroupRows>) -> Opened {
     let (mut row, mut segment) = (0, 0);
     let mut opened = Vec::with_capacity(groups.len());
     for (number, GroupRows { rows, left }) in groups.into_iter().enumerate() {
-        let skip = start.saturating_sub(row).min(rows);
-        if skip < rows && !matches!(left, Left::None) {
+        if rows > 0 && !matches!(left, Left::None) {
             let left = if let Left::Some(ranges) = left { Some(ranges) } else { None };
             let first_row = i64::try_from(row).unwrap_or(i64::MAX);
-            let group = Group { file: Arc::clone(&file), number, first_row, rows, first_segment: segment, left };
-            opened.push((group, skip..rows));
+            let group = Group { file: Arc::clone(file), number, first_row, rows, first_segment: segment, left };
+            opened.push((group, 0..rows));
         }
         row += rows;
         segment += u32::try_from(rows.div_ceil(SEGMENT_ROWS as u64)).unwrap_or(u32::MAX);

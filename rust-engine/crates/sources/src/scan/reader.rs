@@ -2,18 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::{Result, internal_err};
+use datafusion::common::{Result, exec_err, internal_err};
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::PhysicalExpr;
+use futures::Stream;
+use tokio::sync::OnceCell;
 
 use super::chosen::Chosen;
 use super::cold::ColdRun;
 use super::condition::Condition;
-use super::file::{self, OpenFile, Slot};
+use super::file::{self, OpenFile, Opened, Slot};
 use super::work::{Run, Work, block_in_segment};
 use super::{Scan, Source, prune};
 use crate::hot::BLOCK_ROWS;
@@ -47,21 +50,18 @@ enum Reading {
     Cold(Box<ColdRun>),
 }
 
-/// A partition's reader.
-pub(super) struct Reader {
-    plan: Arc<Plan>,
-    work: Arc<Work>,
+/// A scan made ready to be read, any number of times.
+#[derive(Clone)]
+pub(super) struct Ready {
+    pub(super) plan: Arc<Plan>,
     condition: Condition,
     /// The output's columns, as places among those that are needed.
-    output: Vec<usize>,
-    schema: SchemaRef,
-    reading: Option<Reading>,
-    small: BatchCoalescer,
-    done: bool,
+    output: Arc<[usize]>,
+    pub(super) schema: SchemaRef,
 }
 
-impl Reader {
-    pub(super) fn new(scan: &Scan, work: Arc<Work>) -> Result<Self> {
+impl Ready {
+    pub(super) fn new(scan: &Scan) -> Result<Self> {
         let source = Arc::clone(&scan.source);
         let projected = scan.projection.column_indices();
         let filtered = scan.filters.iter().flat_map(collect_columns).map(|column| column.index());
@@ -69,22 +69,45 @@ impl Reader {
         let needed: Vec<usize> = needed.into_iter().collect();
         let schema = Arc::new(source.schema.project(&needed)?);
         let output = scan.projection.iter().flat_map(|column| collect_columns(&column.expr));
-        let output = output.map(|column| schema.index_of(column.name())).collect::<Result<Vec<_>, _>>()?;
+        let output = output.map(|column| schema.index_of(column.name())).collect::<Result<_, _>>()?;
         let condition = Condition::new(&scan.filters, &schema)?;
         let predicate = prune::judged(&scan.filters, &source);
-        let plan = Plan { source, schema, predicate, readers: scan.partitions };
-        let small =
-            BatchCoalescer::new(Arc::clone(&scan.schema), BLOCK_ROWS).with_biggest_coalesce_batch_size(Some(LARGE));
-        Ok(Self {
-            plan: Arc::new(plan),
-            work,
-            condition,
-            output,
-            schema: Arc::clone(&scan.schema),
-            reading: None,
-            small,
-            done: false,
-        })
+        let plan = Arc::new(Plan { source, schema, predicate, readers: scan.partitions });
+        Ok(Self { plan, condition, output, schema: Arc::clone(&scan.schema) })
+    }
+}
+
+/// What a reader may do that reads memory only.
+pub(super) struct AtHand {
+    /// How much may still be looked at.
+    pub(super) blocks: Arc<AtomicUsize>,
+    /// The files as the first such reader has opened them.
+    pub(super) files: Arc<[OnceCell<Opened>]>,
+}
+
+/// A partition's reader.
+pub(super) struct Reader {
+    ready: Ready,
+    work: Arc<Work>,
+    reading: Option<Reading>,
+    small: BatchCoalescer,
+    done: bool,
+    at_hand: Option<AtHand>,
+}
+
+impl Reader {
+    pub(super) fn new(ready: Ready, work: Arc<Work>, at_hand: Option<AtHand>) -> Box<Self> {
+        let rows = BLOCK_ROWS.min(work.most()).max(1);
+        let small = BatchCoalescer::new(Arc::clone(&ready.schema), rows).with_biggest_coalesce_batch_size(Some(LARGE));
+        Box::new(Self { ready, work, reading: None, small, done: false, at_hand })
+    }
+
+    /// What it gives.
+    pub(super) fn batches(self: Box<Self>) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+        futures::stream::try_unfold(
+            self,
+            |mut reader| async move { Ok(reader.next().await?.map(|batch| (batch, reader))) },
+        )
     }
 
     /// The next batch.
@@ -115,19 +138,25 @@ impl Reader {
             if self.work.is_satisfied() {
                 return Ok(None);
             }
+            if self.reading.is_some() {
+                spend(self.at_hand.as_ref())?;
+            }
             let piece = match &mut self.reading {
-                Some(Reading::Hot { run, at }) => hot_piece(&self.plan, run, at)?,
+                Some(Reading::Hot { run, at }) => hot_piece(&self.ready.plan, run, at)?,
                 Some(Reading::Cold(run)) => run.next().await?,
                 None => {
-                    let plan = Arc::clone(&self.plan);
-                    let Some(run) = self.work.take(&plan, |file| file::open(&plan, file)).await? else {
+                    let (plan, at_hand, after) = (&self.ready.plan, self.at_hand.as_ref(), self.work.after);
+                    let Some(run) = self.work.take(plan, |file| open(plan, file, after, at_hand)).await? else {
                         return Ok(None);
                     };
+                    if at_hand.is_some() && !run.hot {
+                        return exec_err!("rows are not in memory");
+                    }
                     self.reading = Some(if run.hot {
                         let at = run.rows.start;
                         Reading::Hot { run, at }
                     } else {
-                        Reading::Cold(Box::new(ColdRun::new(&self.plan, *run).await?))
+                        Reading::Cold(Box::new(ColdRun::new(plan, *run).await?))
                     });
                     continue;
                 }
@@ -141,19 +170,19 @@ impl Reader {
 
     /// Chooses rows of a piece. A batch that is large enough comes back, a small one waits for others.
     fn take(&mut self, piece: Piece) -> Result<Option<RecordBatch>> {
-        let batch = piece.batch(&self.plan.schema)?;
-        let chosen = self.condition.choose(&batch)?;
+        let batch = piece.batch(&self.ready.plan.schema)?;
+        let chosen = self.ready.condition.choose(&batch)?;
         let count = chosen.count(batch.num_rows());
         let allowed = self.work.allow(count);
         if allowed == 0 {
             return Ok(None);
         }
-        let columns = self.output.iter().map(|at| Arc::clone(batch.column(*at))).collect();
+        let columns = self.ready.output.iter().map(|at| Arc::clone(batch.column(*at))).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let output = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
-        if self.output.is_empty() {
+        let output = RecordBatch::try_new_with_options(Arc::clone(&self.ready.schema), columns, &options)?;
+        if self.ready.output.is_empty() {
             let options = RecordBatchOptions::new().with_row_count(Some(allowed));
-            return Ok(Some(RecordBatch::try_new_with_options(Arc::clone(&self.schema), vec![], &options)?));
+            return Ok(Some(RecordBatch::try_new_with_options(Arc::clone(&self.ready.schema), vec![], &options)?));
         }
         match chosen {
             Chosen::None => {}
@@ -172,6 +201,26 @@ impl Reader {
             }
         }
         Ok(None)
+    }
+}
+
+/// Opens a file, and leaves out what a scan begins behind.
+async fn open(plan: &Plan, file: usize, after: Option<(u32, i64)>, at_hand: Option<&AtHand>) -> Result<Opened> {
+    let Some(start) = file::start(plan, file, after) else { return Ok(Vec::new()) };
+    spend(at_hand)?;
+    let opened = match at_hand.and_then(|at_hand| at_hand.files.get(file)) {
+        Some(known) => known.get_or_try_init(|| file::open(plan, file, false)).await?.clone(),
+        None => file::open(plan, file, true).await?,
+    };
+    Ok(file::from(opened, start))
+}
+
+/// Uses up one of the blocks that may be looked at.
+fn spend(at_hand: Option<&AtHand>) -> Result<()> {
+    let Some(AtHand { blocks, .. }) = at_hand else { return Ok(()) };
+    match blocks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
+        Ok(_) => Ok(()),
+        Err(_) => exec_err!("there is more to look at than was allowed"),
     }
 }
 

@@ -18,6 +18,7 @@ const SPARSE: usize = 5;
 const DEAR: usize = usize::MAX;
 
 /// A condition over a batch, and the same over just the columns that it needs.
+#[derive(Clone)]
 pub(super) struct Term {
     expr: Arc<dyn PhysicalExpr>,
     columns: Vec<usize>,

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use datafusion::common::Result;
 use tokio::sync::Notify;
 
-use super::Scan;
 use super::file::OpenFile;
 use super::reader::Plan;
 use crate::hot::{BLOCK_ROWS, Chunk, ChunkKey, SEGMENT_ROWS};
@@ -78,6 +77,8 @@ pub(super) struct Work {
     /// How many rows may still leave, where that is limited.
     rest: Option<AtomicUsize>,
     short: bool,
+    /// The place in the table that the scan begins behind.
+    pub(super) after: Option<(u32, i64)>,
 }
 
 #[derive(Default)]
@@ -102,14 +103,21 @@ pub(super) enum Next {
 }
 
 impl Work {
-    pub(super) fn new(scan: &Scan) -> Self {
+    /// The work of a scan of so many files that ends after `fetch` rows.
+    pub(super) fn new(files: usize, fetch: Option<usize>, after: Option<(u32, i64)>) -> Self {
         Self {
-            files: scan.source.table.files.len(),
+            files,
             state: Mutex::default(),
             opened: Notify::new(),
-            rest: scan.fetch.map(AtomicUsize::new),
-            short: scan.fetch.is_some(),
+            rest: fetch.map(AtomicUsize::new),
+            short: fetch.is_some(),
+            after,
         }
+    }
+
+    /// How many rows may leave at most.
+    pub(super) fn most(&self) -> usize {
+        self.rest.as_ref().map_or(usize::MAX, |rest| rest.load(Ordering::Relaxed))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
