@@ -180,7 +180,18 @@ impl Engine {
         let tokens = TokenKey::new(secret);
         let template = session::template(&limits);
         let known = Known::new(template.clone());
-        Ok(Self { catalog, template, runtime, admission, limits, tokens, plans: Plans::new(), known, peeked: AtomicU64::new(0), cpu })
+        Ok(Self {
+            catalog,
+            template,
+            runtime,
+            admission,
+            limits,
+            tokens,
+            plans: Plans::new(),
+            known,
+            peeked: AtomicU64::new(0),
+            cpu,
+        })
     }
 
     /// The catalogue, for description.
@@ -285,7 +296,8 @@ impl Engine {
     }
 
     async fn plan_sql(&self, sql: &str, params: &Params) -> Result<Planned> {
-        let key = plans::key(sql, params);
+        let partitions = self.partitions();
+        let key = plans::key(sql, params, partitions);
         if let Some(known) = self.plans.get(&key) {
             let tables = self.catalog.resolve(known.names.clone()).await?;
             if tables.iter().map(|table| &table.snapshot).eq(&known.snapshots) {
@@ -299,7 +311,8 @@ impl Engine {
         let schemas: HashMap<_, _> = tables.iter().map(|t| (t.name.clone(), t.schema())).collect();
         idents::match_case(&mut statement, &schemas);
         let pins = Pins::of(&tables, false);
-        let state = self.session(&tables, &pins.store)?;
+        let mut state = self.session(&tables, &pins.store)?;
+        state.config_mut().options_mut().execution.target_partitions = partitions;
         let planning = |e: DataFusionError| errors::planning(sql, &e);
         let plan = state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await.map_err(planning)?;
         complexity::check_plan(&plan)?;
@@ -349,9 +362,8 @@ impl Engine {
         let input = match input {
             Input::Plan(plan) => {
                 findings = allow::check(&plan)?;
-                if sequential {
-                    state.config_mut().options_mut().execution.target_partitions = 1;
-                }
+                let partitions = if sequential { 1 } else { self.partitions() };
+                state.config_mut().options_mut().execution.target_partitions = partitions;
                 Input::Plan(physical(&plan, &state, &findings).await?)
             }
             Input::Scan(scan) => Input::Scan(scan),
@@ -362,6 +374,13 @@ impl Engine {
         }
         let (reading, tables, stop) = (Some(reading), vec![table], CancellationToken::new());
         Ok(Planned { input, reading, count, tables, pins, findings, stop })
+    }
+
+    /// Into how many parts a query that is planned now is cut: as many as there are threads, but fewer where so many queries
+    /// run that each one's share of the threads is less than half of them. More parts would only take more memory.
+    fn partitions(&self) -> usize {
+        let (running, ..) = self.admission.counts();
+        (2 * self.limits.threads / running.max(1)).clamp(1, self.limits.threads)
     }
 
     /// A key that more than one row of a table has, if there is one and the key can be indexed. Fails with NO_KEY or

@@ -62,10 +62,10 @@ impl Plans {
     }
 }
 
-/// What names a statement with its parameters; other spellings of it have other names.
-pub(crate) fn key(sql: &str, params: &Params) -> String {
+/// What names a statement with its parameters and partitions; other spellings of it have other names.
+pub(crate) fn key(sql: &str, params: &Params, partitions: usize) -> String {
     // The text's length before it keeps it from running into the parameters.
-    format!("{}\n{sql}{params:?}", sql.len())
+    format!("{partitions} {}\n{sql}{params:?}", sql.len())
 }
 
 fn count(plan: &Arc<dyn ExecutionPlan>) -> usize {
