@@ -1,7 +1,8 @@
 //! The conditions of a scan, evaluated over its batches.
 //!
 //! Each term of a conjunction is evaluated by itself, the cheapest first, and for the rows alone that the ones before it
-//! left where those are few: only the columns that a term needs are filtered for it.
+//! left where those are few: only the columns that a term needs are filtered for it. Among terms that cost alike, what joins
+//! and limits find out comes first: a limit's bound leaves few rows to compare with the place where a page begins.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use datafusion::physical_expr_common::physical_expr::snapshot_generation;
 use datafusion::physical_plan::PhysicalExpr;
 
 use super::chosen::Chosen;
-use super::term::Term;
+use super::term::{COMPARISONS, DEAR, Term};
 
 /// Rows over which a condition that need not be evaluated is watched.
 const TRIAL: usize = 65_536;
@@ -25,6 +26,7 @@ const WORTH: usize = 8;
 /// What rows must meet.
 #[derive(Clone)]
 pub(super) struct Condition {
+    /// The cheapest first.
     fixed: Vec<Term>,
     hints: Vec<Hint>,
 }
@@ -88,17 +90,21 @@ impl Condition {
 
     /// Evaluates it.
     pub(super) fn choose(&mut self, batch: &RecordBatch) -> Result<Chosen> {
-        let mut chosen = Chosen::All;
-        for term in &self.fixed {
-            chosen = term.choose(batch, chosen)?;
-        }
         for hint in &mut self.hints {
             hint.refresh(batch.schema_ref())?;
-            for trial in hint.terms.iter_mut().filter(|trial| trial.is_worth()) {
+        }
+        let mut chosen = Chosen::All;
+        let mut fixed = self.fixed.iter().peekable();
+        for costs in [0..COMPARISONS, COMPARISONS..DEAR, DEAR..DEAR + 1] {
+            let hints = self.hints.iter_mut().flat_map(|hint| &mut hint.terms);
+            for trial in hints.filter(|trial| trial.is_worth() && costs.contains(&trial.term.cost())) {
                 let before = chosen.count(batch.num_rows());
                 chosen = trial.term.choose(batch, chosen)?;
                 trial.seen += before;
                 trial.dropped += before - chosen.count(batch.num_rows());
+            }
+            while let Some(term) = fixed.next_if(|term| costs.contains(&term.cost())) {
+                chosen = term.choose(batch, chosen)?;
             }
         }
         Ok(chosen)

@@ -6,7 +6,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::FilterBuilder;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::Result;
-use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, IsNotNullExpr, IsNullExpr, Literal};
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_plan::PhysicalExpr;
 
@@ -14,8 +14,10 @@ use super::chosen::Chosen;
 
 /// A term is evaluated for chosen rows alone where at most one in this many is left.
 const SPARSE: usize = 5;
-/// What a term is taken to cost that does not just compare numbers.
-const DEAR: usize = usize::MAX;
+/// What a term is taken to cost that is made of comparisons of numbers, less how many they are.
+pub(super) const COMPARISONS: usize = DEAR / 2;
+/// What any other term is taken to cost.
+pub(super) const DEAR: usize = 1 << 20;
 
 /// A condition over a batch, and the same over just the columns that it needs.
 #[derive(Clone)]
@@ -70,13 +72,27 @@ impl Term {
 
 /// The bytes that a comparison of numbers, dates and the like reads of a row.
 fn cost(expr: &dyn PhysicalExpr, schema: &Schema) -> usize {
-    let Some(comparison) = expr.downcast_ref::<BinaryExpr>().filter(|b| b.op().supports_propagation()) else {
-        return DEAR;
-    };
-    let plain = |side: &Arc<dyn PhysicalExpr>| side.is::<Column>() || side.is::<Literal>();
-    if !plain(comparison.left()) || !plain(comparison.right()) {
-        return DEAR;
-    }
     let width = |kind: &DataType| kind.primitive_width();
-    schema.fields().iter().map(|field| width(field.data_type())).sum::<Option<usize>>().unwrap_or(DEAR)
+    let widths = schema.fields().iter().map(|field| width(field.data_type())).sum::<Option<usize>>();
+    match widths {
+        Some(widths) if is_comparison(expr) => widths.min(COMPARISONS - 1),
+        Some(_) => comparisons(expr).map_or(DEAR, |count| (COMPARISONS + count).min(DEAR - 1)),
+        None => DEAR,
+    }
+}
+
+fn is_comparison(expr: &dyn PhysicalExpr) -> bool {
+    let plain = |side: &Arc<dyn PhysicalExpr>| side.is::<Column>() || side.is::<Literal>();
+    let comparison = expr.downcast_ref::<BinaryExpr>().filter(|b| b.op().supports_propagation());
+    comparison.is_some_and(|b| plain(b.left()) && plain(b.right()))
+}
+
+/// How many comparisons a term is made of, if it is of nothing else.
+fn comparisons(expr: &dyn PhysicalExpr) -> Option<usize> {
+    if let Some(logic) = expr.downcast_ref::<BinaryExpr>().filter(|b| b.op().is_logic_operator()) {
+        return Some(comparisons(logic.left().as_ref())? + comparisons(logic.right().as_ref())?);
+    }
+    let null = expr.downcast_ref::<IsNullExpr>().map(IsNullExpr::arg);
+    let null = null.or_else(|| expr.downcast_ref::<IsNotNullExpr>().map(IsNotNullExpr::arg));
+    (is_comparison(expr) || expr.is::<Literal>() || null.is_some_and(|arg| arg.is::<Column>())).then_some(1)
 }
