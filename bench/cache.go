@@ -87,11 +87,11 @@ func measureHits(ctx context.Context, s settings, r *Report, edge *process, size
 	prefix := fmt.Sprintf("hit of %s (%d bytes): ", size, len(body))
 	rounds.report(r, prefix, targets)
 	against := rounds.against
-	r.atLeast(prefix+"Quern / bare handler", against("Quern", "bare handler"), least)
+	r.atLeast(prefix+"Quern / bare handler", "×", against("Quern", "bare handler"), least)
 	if s.nginx != "" && sql == small {
-		r.atLeast(prefix+"Quern / nginx proxy_cache", against("Quern", "nginx proxy_cache before Quern"), 0.45)
+		r.atLeast(prefix+"Quern / nginx proxy_cache", "×", against("Quern", "nginx proxy_cache before Quern"), 0.45)
 	}
-	r.atLeast(prefix+"304 / hit", against("Quern, 304", "Quern"), 1)
+	r.atLeast(prefix+"304 / hit", "×", against("Quern, 304", "Quern"), 1)
 	return nil
 }
 

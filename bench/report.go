@@ -36,9 +36,9 @@ func (r *Report) add(name, unit string, value, bound float64) {
 	r.Rows = append(r.Rows, Row{Name: name, Unit: unit, Value: value, Bound: bound})
 }
 
-// atLeast adds a ratio that is to be no less than its bound.
-func (r *Report) atLeast(name string, value, bound float64) {
-	r.Rows = append(r.Rows, Row{Name: name, Unit: "×", Value: value, Bound: bound, Least: true})
+// atLeast adds what is to be no less than its bound.
+func (r *Report) atLeast(name, unit string, value, bound float64) {
+	r.Rows = append(r.Rows, Row{Name: name, Unit: unit, Value: value, Bound: bound, Least: true})
 }
 
 // verdict says whether a bound is kept.

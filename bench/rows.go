@@ -127,7 +127,7 @@ func measureFilteredPage(ctx context.Context, s settings, r *Report, edge *proce
 	}
 	rounds.report(r, "", targets)
 	if s.roapi != "" {
-		r.atLeast("filtered page: Quern / ROAPI", rounds.against(targets[0].name, targets[1].name), 10)
+		r.atLeast("filtered page: Quern / ROAPI", "×", rounds.against(targets[0].name, targets[1].name), 10)
 	}
 	return nil
 }

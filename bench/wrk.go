@@ -28,6 +28,8 @@ type target struct {
 	header []string
 	// connections is how many wrk holds open, where not the usual number.
 	connections int
+	// least is how many requests a second it is to answer, 0 where nothing was promised.
+	least float64
 	// load is what takes a turn instead of wrk.
 	load func() (rate, error)
 }
@@ -73,7 +75,7 @@ func (rounds rates) report(r *Report, prefix string, targets []target) {
 		return median(values)
 	}
 	for _, t := range targets {
-		r.add(prefix+t.name, "requests/s", of(t.name, func(m rate) float64 { return m.perSecond }), 0)
+		r.atLeast(prefix+t.name, "requests/s", of(t.name, func(m rate) float64 { return m.perSecond }), t.least)
 		r.add(prefix+t.name+", p50", "ms", of(t.name, func(m rate) float64 { return m.p50 }), 0)
 		r.add(prefix+t.name+", p99", "ms", of(t.name, func(m rate) float64 { return m.p99 }), 0)
 		if len(t.pids) > 0 {

@@ -120,7 +120,7 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 	httpServer := newHTTPServer(handler, logger)
 	grpcServer := rpc.NewServer(services, logger)
 	failed := make(chan error, 2)
-	go func() { failed <- httpServer.Serve(httpListener) }()
+	go func() { failed <- httpServer.Serve(rest.Gather(httpListener)) }()
 	go func() { failed <- grpcServer.Serve(grpcListener) }()
 	health, stopHealth := context.WithCancel(ctx)
 	defer stopHealth()
@@ -223,6 +223,7 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
 		Handler:           handler,
+		ConnContext:       rest.ConnContext,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,

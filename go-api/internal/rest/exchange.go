@@ -18,6 +18,8 @@ type exchange struct {
 	recorder
 	telemetry.RequestLogger
 
+	// conn is the connection, where it is one of HTTP/1.1 that gathers.
+	conn    *gatheringConn
 	started time.Time
 	route   string
 	// rows is how many rows a complete result has, -1 where the answer is none.

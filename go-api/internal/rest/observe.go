@@ -21,6 +21,9 @@ func observe(next http.Handler, logger *slog.Logger, observer Observer, stall ti
 			started:       time.Now(),
 			rows:          -1,
 		}
+		if r.ProtoMajor == 1 {
+			ex.conn, _ = r.Context().Value(connKey{}).(*gatheringConn)
+		}
 		ex.Header()["X-Request-Id"] = []string{ex.Identity.RequestID}
 		ctx := exchangeContext{Context: r.Context(), ex: ex}
 		defer func() {

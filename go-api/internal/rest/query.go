@@ -224,6 +224,9 @@ func (p *reply) whole(method string, answer *cache.Answer, tagged bool) error {
 	if method == http.MethodHead {
 		return nil
 	}
+	if len(body) > headBytes {
+		p.ex.gather()
+	}
 	//nolint:gosec // The body is the engine's, of a media type that no browser takes for a page.
 	if _, err := p.w.Write(body); err != nil {
 		panic(http.ErrAbortHandler)
