@@ -1,5 +1,6 @@
 //! The engine: from a statement to a stream of encoded parts.
 
+mod execution;
 mod peek;
 
 use std::collections::{BTreeSet, HashMap};
@@ -21,8 +22,8 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
 use quern_core::{EngineError, Reason, Result, TableSnapshot};
 use quern_sources::hot::HotCounts;
 use quern_sources::provider::SnapshotProvider;
@@ -30,14 +31,14 @@ use quern_sources::{Catalog, PinnedStore, Table};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
 use crate::allow::{self, Findings};
 use crate::complexity;
 use crate::errors;
-use crate::format::{self, EncodeOptions, Encoded, Envelope, Format, NumberStyle, Part};
+use crate::format::{self, EncodeOptions, Envelope, Format, NumberStyle};
 use crate::idents;
 use crate::interrupt::interruptible;
 use crate::limits::Limits;
@@ -49,6 +50,8 @@ use crate::rows::{self, Count, Input, Known, Reading, Rows, RowsPlan, Snapshot, 
 use crate::runtime::SharedRuntime;
 use crate::session;
 
+pub use execution::Execution;
+use execution::{Running, timed_out};
 pub use peek::Peeked;
 
 /// What is asked for.
@@ -107,24 +110,6 @@ pub struct Load {
     pub hot: HotCounts,
 }
 
-/// A statement under way. Dropping it stops the query within a batch.
-pub struct Execution {
-    /// What was known before it ran.
-    pub outline: Outline,
-    /// What is said of the result beside its rows.
-    pub envelope: Envelope,
-    running: Running,
-}
-
-struct Running {
-    encoded: Encoded<DataFusionError>,
-    pins: Pins,
-    findings: Findings,
-    deadline: Instant,
-    _stops_on_drop: DropGuard,
-    _permit: OwnedSemaphorePermit,
-}
-
 struct Planned {
     input: Input<Arc<dyn ExecutionPlan>>,
     reading: Option<Reading>,
@@ -141,6 +126,7 @@ impl Planned {
         match &self.input {
             Input::Plan(plan) => plan.schema(),
             Input::Scan(scan) => scan.schema(),
+            Input::Ordered(scan) => scan.schema(),
             Input::Points(points) => points.schema(),
         }
     }
@@ -343,7 +329,13 @@ impl Engine {
         {
             return Err(error);
         }
-        let from = Snapshot { table: &table, store: &pins.store, caches: self.runtime.caches(), at_hand: false };
+        let from = Snapshot {
+            table: &table,
+            store: &pins.store,
+            caches: self.runtime.caches(),
+            at_hand: false,
+            readers: self.partitions(),
+        };
         let count = rows::count(rows, &start, from)?;
         let planned = match rows::plan(rows, &start, from, &self.known).await {
             Ok(planned) => planned,
@@ -367,6 +359,7 @@ impl Engine {
                 Input::Plan(physical(&plan, &state, &findings).await?)
             }
             Input::Scan(scan) => Input::Scan(scan),
+            Input::Ordered(scan) => Input::Ordered(scan),
             Input::Points(points) => Input::Points(points),
         };
         if timely {
@@ -478,43 +471,7 @@ fn stream_of(input: Input<Arc<dyn ExecutionPlan>>, task: &Arc<TaskContext>) -> R
     match input {
         Input::Plan(plan) => Ok(execute_stream(plan, Arc::clone(task))?.boxed()),
         Input::Scan(scan) => Ok(scan.batches().boxed()),
+        Input::Ordered(scan) => Ok(scan.batches(rows::reservation(task.memory_pool())).boxed()),
         Input::Points(_) => internal_err!("only rows by key are read by an index"),
-    }
-}
-
-fn timed_out() -> EngineError {
-    EngineError::new(
-        Reason::QueryTimeout,
-        "the query ran past its deadline; ask for less, or for more time with `timeout`",
-    )
-}
-
-impl Execution {
-    /// The encoded parts: chunks, then one receipt. Ends after the first error. With its last part the query gives
-    /// back its memory and its place.
-    pub fn into_parts(self) -> impl Stream<Item = Result<Part>> + Send + 'static {
-        futures::stream::unfold(Some(self.running), |running| async move {
-            let mut running = running?;
-            let part = running.next().await;
-            let rest = matches!(part, Ok(Part::Chunk(_))).then_some(running);
-            Some((part, rest))
-        })
-    }
-}
-
-impl Running {
-    async fn next(&mut self) -> Result<Part> {
-        // A part that is ready at once would get past the timeout, however late it is.
-        if Instant::now() >= self.deadline {
-            return Err(timed_out());
-        }
-        let error = match tokio::time::timeout_at(self.deadline, self.encoded.next()).await {
-            Err(_) => return Err(timed_out()),
-            Ok(Some(Ok(part))) => return Ok(part),
-            Ok(Some(Err(error))) => errors::encoding(&error, &self.findings),
-            Ok(None) => EngineError::internal("the result ended without a receipt"),
-        };
-        // Whatever went wrong on files that changed meanwhile is best answered by a new attempt.
-        Err(self.pins.changed().await.unwrap_or(error))
     }
 }

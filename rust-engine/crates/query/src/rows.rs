@@ -11,6 +11,7 @@ mod filter;
 mod float;
 mod keys;
 mod order;
+mod ordered;
 mod page;
 mod time;
 mod token;
@@ -45,6 +46,7 @@ use crate::format::Envelope;
 use keys::Lookup;
 pub(crate) use keys::{ByIndex, indexed_columns};
 use order::Keyset;
+use ordered::{Behind, OrderedScan};
 use page::Paging;
 use time::Clock;
 use token::Position;
@@ -184,6 +186,7 @@ pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, DataFusion
 pub(crate) enum Input<P> {
     Plan(P),
     Scan(PageScan),
+    Ordered(OrderedScan),
     Points(ByIndex),
 }
 
@@ -243,14 +246,31 @@ fn page(
     let sequential = rows.order.is_empty();
     let (file, row) = (unused("__file", &schema), unused("__row", &schema));
     let failed = |e: DataFusionError| errors::planning("", &e);
-    if let (true, Some(columns)) = (sequential, wanted.columns) {
-        let filters =
-            rows.filter.iter().map(|filter| known.condition(filter, &schema, clock)).collect::<Result<_>>()?;
-        let pages = Pages::new(from, Positions { file, row, after: None }, columns, filters).map_err(failed)?;
-        if !clock.was_read() {
-            known.keep(&from.table.snapshot, start.digest, &pages);
+    match (sequential, wanted.columns, paging.keyset.by(&schema)) {
+        (true, Some(columns), _) => {
+            let filters = rows.filter.iter().map(|filter| known.condition(filter, &schema, clock));
+            let filters = filters.collect::<Result<_>>()?;
+            let pages = Pages::new(from, Positions { file, row, after: None }, columns, filters).map_err(failed)?;
+            if !clock.was_read() {
+                known.keep(&from.table.snapshot, start.digest, &pages);
+            }
+            return Ok(Input::Scan(pages.after(start.position.as_ref(), rows.page_size)));
         }
-        return Ok(Input::Scan(pages.after(start.position.as_ref(), rows.page_size)));
+        (false, Some(columns), Some(by)) => {
+            let filter = rows.filter.as_ref().map(|filter| filter::condition(filter, &schema, clock)).transpose()?;
+            let filters = filter.into_iter().map(|filter| known.physical(filter, &schema)).collect::<Result<_>>()?;
+            let values = start.position.as_ref().map(|place| paging.keyset.read(&place.values)).transpose()?;
+            let behind = start.position.as_ref().zip(values.as_deref()).map(|(place, values)| {
+                let bound = known.physical(paging.keyset.not_before(values), &schema)?;
+                Ok(Behind { values, file: place.file, row: place.row, bound })
+            });
+            let behind = behind.transpose()?;
+            let (positions, size) = (Positions { file, row, after: None }, rows.page_size + 1);
+            let scan = OrderedScan::new(from, positions, columns, &by, filters, size, behind.as_ref());
+            let scan = scan.map_err(failed)?;
+            return Ok(Input::Ordered(scan));
+        }
+        _ => {}
     }
     let after = start.position.as_ref().map(|position| (position.file, position.row));
     let positions = Positions { file, row, after: after.filter(|_| sequential) };

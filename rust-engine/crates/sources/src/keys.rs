@@ -76,7 +76,7 @@ impl KeyIndex {
         }
         let entries = HashTable::with_capacity(rows);
         let mut index = Self { entries, hasher: RandomState::new(), starts, duplicate: None, bytes, _lent: lent };
-        let scan = RowScan::new(Arc::clone(table), Arc::clone(store), caches, None, columns, Vec::new())?;
+        let scan = RowScan::new(Arc::clone(table), Arc::clone(store), caches, None, columns, Vec::new(), 1)?;
         let converter = converter(scan.schema().fields().iter().map(|field| field.data_type().clone()))?;
         let mut batches = std::pin::pin!(scan.batches(None, None));
         let (mut first, mut alike) = (0, None);

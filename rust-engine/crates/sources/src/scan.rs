@@ -42,7 +42,7 @@ use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, Push
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 
-use crate::hot::{HotColumns, SEGMENT_ROWS};
+use crate::hot::{BLOCK_ROWS, HotColumns, SEGMENT_ROWS};
 use crate::keys::KeyIndexes;
 use crate::store::PinnedStore;
 use crate::table::Table;
@@ -172,7 +172,7 @@ impl DataSource for Scan {
     fn open_with_args(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
         let shared = args.sibling_state.and_then(|state| Arc::downcast::<Work>(state).ok());
         let work = shared.unwrap_or_else(|| Arc::new(self.work()));
-        let reader = Reader::new(Ready::new(self)?, work, None);
+        let reader = Reader::new(Ready::new(self)?, work, BLOCK_ROWS, None);
         let stream = RecordBatchStreamAdapter::new(Arc::clone(&self.schema), reader.batches().boxed());
         Ok(Box::pin(cooperative(stream)))
     }

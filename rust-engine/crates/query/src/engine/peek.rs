@@ -77,7 +77,7 @@ impl Engine {
         if start.snapshot().is_some_and(|snapshot| snapshot != table.snapshot) {
             return None;
         }
-        let from = Snapshot { table: &table, store: &store, caches: self.runtime.caches(), at_hand: true };
+        let from = Snapshot { table: &table, store: &store, caches: self.runtime.caches(), at_hand: true, readers: 1 };
         let planned = rows::plan(rows, &start, from, &self.known).now_or_never()?.ok()?;
         let memory = rows::reservation(&call.pool);
         let (taken, schema) = self.take(planned.input, &planned.reading, &memory, call)?;

@@ -9,6 +9,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::PhysicalExpr;
 use futures::Stream;
 use moka::sync::Cache;
@@ -32,6 +33,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) caches: &'a Caches,
     /// Whether only what lies in memory is to be read: an index that was not made yet is not made then.
     pub(crate) at_hand: bool,
+    /// How many readers may share a scan.
+    pub(crate) readers: usize,
 }
 
 impl Snapshot<'_> {
@@ -84,7 +87,7 @@ impl Pages {
         let end = from.table.schema().fields().len();
         columns.extend([end, end + 1]);
         let (table, store) = (Arc::clone(from.table), Arc::clone(from.store));
-        let scan = RowScan::new(table, store, from.caches, Some(positions), &columns, filters)?;
+        let scan = RowScan::new(table, store, from.caches, Some(positions), &columns, filters, 1)?;
         Ok(Self { scan: Arc::new(scan), wanted })
     }
 
@@ -119,7 +122,11 @@ impl Known {
 
     /// The filter as an expression over the table's columns. Fails as [`filter::condition`] does.
     pub(super) fn condition(&self, filter: &Node, schema: &Schema, clock: &Clock) -> Result<Arc<dyn PhysicalExpr>> {
-        let expr = filter::condition(filter, schema, clock)?;
+        self.physical(filter::condition(filter, schema, clock)?, schema)
+    }
+
+    /// A condition over the table's columns.
+    pub(super) fn physical(&self, expr: Expr, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
         let failed = |e: DataFusionError| errors::planning("", &e);
         let columns = DFSchema::try_from(schema.clone()).map_err(failed)?;
         self.state.create_physical_expr(expr, &columns).map_err(failed)

@@ -9,6 +9,7 @@ use datafusion::logical_expr::{Expr, SortExpr, lit};
 use quern_core::{EngineError, Reason, Result};
 
 use super::float::rank;
+use super::ordered::By;
 use super::token::Position;
 use super::{OrderTerm, resolve, type_name, unused};
 
@@ -51,6 +52,29 @@ impl Keyset {
         self.terms.is_empty()
     }
 
+    /// The order by places in the table's schema, where all columns are plain ones and their values compare as SQL has them.
+    pub(super) fn by(&self, schema: &Schema) -> Option<Vec<By>> {
+        let by = |term: &Term| match &term.expr {
+            Expr::Column(column) => {
+                Some(By { place: schema.index_of(&column.name).ok()?, descending: term.descending })
+            }
+            _ => None,
+        };
+        self.terms.iter().map(by).collect()
+    }
+
+    /// What the first column alone tells of the rows after one with these values.
+    pub(super) fn not_before(&self, values: &[ScalarValue]) -> Expr {
+        let (Some(term), Some(value)) = (self.terms.first(), values.first()) else { return lit(true) };
+        let column = || term.expr.clone();
+        if value.is_null() {
+            return column().is_null();
+        }
+        let value = lit(value.clone());
+        let bound = if term.descending { column().lt_eq(value) } else { column().gt_eq(value) };
+        bound.or(column().is_null())
+    }
+
     /// The order in full.
     pub(super) fn sort(&self, file: &Expr, row: &Expr) -> Vec<SortExpr> {
         let terms = self.terms.iter().map(|term| term.expr.clone().sort(!term.descending, false));
@@ -78,10 +102,14 @@ impl Keyset {
     }
 
     /// Reads what [`Self::values`] wrote; the token's seal says that nobody else did.
-    fn read(&self, values: &[u8]) -> Result<Vec<ScalarValue>, DataFusionError> {
+    pub(super) fn read(&self, values: &[u8]) -> Result<Vec<ScalarValue>> {
         if self.is_empty() {
             return Ok(Vec::new());
         }
+        self.parse(values).map_err(|e| EngineError::internal(format!("a page token can't be read: {e}")))
+    }
+
+    fn parse(&self, values: &[u8]) -> Result<Vec<ScalarValue>, DataFusionError> {
         let converter = self.converter()?;
         let parser = converter.parser();
         let columns = converter.convert_rows([parser.parse(values)])?;
@@ -90,8 +118,7 @@ impl Keyset {
 
     /// The rows after a position: greater in the first of the columns that are not equal, in the end in the position.
     pub(super) fn after(&self, position: &Position, file: &Expr, row: &Expr) -> Result<Expr> {
-        let values = self.read(&position.values);
-        let values = values.map_err(|e| EngineError::internal(format!("a page token can't be read: {e}")))?;
+        let values = self.read(&position.values)?;
         let (last_file, last_row) = (lit(position.file), lit(position.row));
         let in_file = file.clone().eq(last_file.clone()).and(row.clone().gt(last_row));
         let mut after = file.clone().gt(last_file).or(in_file);

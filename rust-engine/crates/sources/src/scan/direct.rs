@@ -34,7 +34,7 @@ impl std::fmt::Debug for RowScan {
 
 impl RowScan {
     /// A scan of the columns at these places of the table's schema, which two positions follow where there are any, of the
-    /// rows that meet all `filters`.
+    /// rows that meet all `filters`. At most `readers` share it.
     pub fn new(
         table: Arc<Table>,
         store: Arc<PinnedStore>,
@@ -42,11 +42,12 @@ impl RowScan {
         positions: Option<Positions>,
         columns: &[usize],
         filters: Vec<Arc<dyn PhysicalExpr>>,
+        readers: usize,
     ) -> Result<Self> {
         let files = table.files.iter().map(|_| OnceCell::new()).collect();
         let source = Arc::new(Source::new(table, store, caches.clone(), positions));
         let statistics = Statistics::new_unknown(&source.schema);
-        let scan = Scan::new(source, Some(&columns.to_vec()), None, 1, statistics)?;
+        let scan = Scan::new(source, Some(&columns.to_vec()), None, readers, statistics)?;
         Ok(Self { ready: Ready::new(&Scan { filters, ..scan })?, files })
     }
 
@@ -66,7 +67,15 @@ impl RowScan {
         after: Option<(u32, i64)>,
         fetch: Option<usize>,
     ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
-        Reader::new(self.ready.clone(), self.work(after, fetch), None).batches()
+        Reader::new(self.ready.clone(), self.work(after, fetch), BLOCK_ROWS, None).batches()
+    }
+
+    /// All rows, shared among readers, each in the table's order. Rows that filters leave of several blocks come together
+    /// only as long as they are fewer than `rows`.
+    pub fn readers(&self, rows: usize) -> Vec<impl Stream<Item = Result<RecordBatch>> + Send + 'static> {
+        let work = self.work(None, None);
+        let reader = |_| Reader::new(self.ready.clone(), Arc::clone(&work), rows, None).batches();
+        (0..self.ready.plan.readers).map(reader).collect()
     }
 
     /// The same where they lie in memory: the stream fails at rows that don't, and when `blocks` are used up. Each file that
@@ -78,7 +87,7 @@ impl RowScan {
         blocks: Arc<AtomicUsize>,
     ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
         let at_hand = AtHand { blocks, files: Arc::clone(&self.files) };
-        Reader::new(self.ready.clone(), self.work(after, fetch), Some(at_hand)).batches()
+        Reader::new(self.ready.clone(), self.work(after, fetch), BLOCK_ROWS, Some(at_hand)).batches()
     }
 
     fn work(&self, after: Option<(u32, i64)>, fetch: Option<usize>) -> Arc<Work> {

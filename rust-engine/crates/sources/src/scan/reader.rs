@@ -1,8 +1,8 @@
 //! One partition of a scan: takes runs of rows, chooses those that meet the conditions, and gives them as batches.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::BatchCoalescer;
@@ -20,6 +20,8 @@ use super::file::{self, OpenFile, Opened, Slot};
 use super::work::{Run, Work, block_in_segment};
 use super::{Scan, Source, prune};
 use crate::hot::BLOCK_ROWS;
+
+static ZEROS: LazyLock<ArrayRef> = LazyLock::new(|| Arc::new(Int64Array::from(vec![0; BLOCK_ROWS])));
 
 /// Batches of at least this many rows are not put together with others.
 const LARGE: usize = BLOCK_ROWS / 2;
@@ -58,6 +60,8 @@ pub(super) struct Ready {
     /// The output's columns, as places among those that are needed.
     output: Arc<[usize]>,
     pub(super) schema: SchemaRef,
+    /// Whether a condition looks at the rows' numbers.
+    numbered: bool,
 }
 
 impl Ready {
@@ -72,8 +76,10 @@ impl Ready {
         let output = output.map(|column| schema.index_of(column.name())).collect::<Result<_, _>>()?;
         let condition = Condition::new(&scan.filters, &schema)?;
         let predicate = prune::judged(&scan.filters, &source);
+        let row = source.positions.as_ref().map(|positions| positions.row.as_str());
+        let numbered = scan.filters.iter().flat_map(collect_columns).any(|column| Some(column.name()) == row);
         let plan = Arc::new(Plan { source, schema, predicate, readers: scan.partitions });
-        Ok(Self { plan, condition, output, schema: Arc::clone(&scan.schema) })
+        Ok(Self { plan, condition, output, schema: Arc::clone(&scan.schema), numbered })
     }
 }
 
@@ -96,8 +102,9 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(ready: Ready, work: Arc<Work>, at_hand: Option<AtHand>) -> Box<Self> {
-        let rows = BLOCK_ROWS.min(work.most()).max(1);
+    /// A reader that gives batches of about so many rows.
+    pub(super) fn new(ready: Ready, work: Arc<Work>, rows: usize, at_hand: Option<AtHand>) -> Box<Self> {
+        let rows = rows.min(work.most()).max(1);
         let small = BatchCoalescer::new(Arc::clone(&ready.schema), rows).with_biggest_coalesce_batch_size(Some(LARGE));
         Box::new(Self { ready, work, reading: None, small, done: false, at_hand })
     }
@@ -170,12 +177,16 @@ impl Reader {
 
     /// Chooses rows of a piece. A batch that is large enough comes back, a small one waits for others.
     fn take(&mut self, piece: Piece) -> Result<Option<RecordBatch>> {
-        let batch = piece.batch(&self.ready.plan.schema)?;
+        let schema = &self.ready.plan.schema;
+        let mut batch = piece.columns(schema, self.ready.numbered)?;
         let chosen = self.ready.condition.choose(&batch)?;
         let count = chosen.count(batch.num_rows());
         let allowed = self.work.allow(count);
         if allowed == 0 {
             return Ok(None);
+        }
+        if !self.ready.numbered {
+            batch = piece.batch(schema)?;
         }
         let columns = self.ready.output.iter().map(|at| Arc::clone(batch.column(*at))).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -235,9 +246,15 @@ impl Drop for Reader {
 impl Piece {
     /// The rows with all columns that are needed.
     pub(super) fn batch(&self, schema: &SchemaRef) -> Result<RecordBatch> {
+        self.columns(schema, true)
+    }
+
+    /// The same, but where they are not to be numbered with zeros for the rows' numbers, which take time to write.
+    fn columns(&self, schema: &SchemaRef, numbered: bool) -> Result<RecordBatch> {
         let columns = self.file.slots.iter().map(|slot| match slot {
             Slot::Read(at) => Arc::clone(&self.arrays[*at]),
             Slot::Constant(values) => values.slice(0, self.rows),
+            Slot::Row if !numbered => ZEROS.slice(0, self.rows),
             Slot::Row => {
                 let end = self.first_row + i64::try_from(self.rows).unwrap_or_default();
                 Arc::new(Int64Array::from_iter_values(self.first_row..end)) as ArrayRef
