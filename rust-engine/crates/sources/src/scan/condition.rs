@@ -88,6 +88,11 @@ impl Condition {
         Ok(Self { fixed, hints })
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fixed.is_empty() && self.hints.is_empty()
+    }
+
     /// Evaluates it.
     pub(super) fn choose(&mut self, batch: &RecordBatch) -> Result<Chosen> {
         for hint in &mut self.hints {

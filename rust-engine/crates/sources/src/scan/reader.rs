@@ -1,8 +1,8 @@
 //! One partition of a scan: takes runs of rows, chooses those that meet the conditions, and gives them as batches.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::BatchCoalescer;
@@ -20,8 +20,6 @@ use super::file::{self, OpenFile, Opened, Slot};
 use super::work::{Run, Work, block_in_segment};
 use super::{Scan, Source, prune};
 use crate::hot::BLOCK_ROWS;
-
-static ZEROS: LazyLock<ArrayRef> = LazyLock::new(|| Arc::new(Int64Array::from(vec![0; BLOCK_ROWS])));
 
 /// Batches of at least this many rows are not put together with others.
 const LARGE: usize = BLOCK_ROWS / 2;
@@ -56,12 +54,13 @@ enum Reading {
 #[derive(Clone)]
 pub(super) struct Ready {
     pub(super) plan: Arc<Plan>,
+    /// Over the columns that it needs, which are the first to be looked at.
     condition: Condition,
+    judged: Arc<[usize]>,
+    judged_schema: SchemaRef,
     /// The output's columns, as places among those that are needed.
     output: Arc<[usize]>,
     pub(super) schema: SchemaRef,
-    /// Whether a condition looks at the rows' numbers.
-    numbered: bool,
 }
 
 impl Ready {
@@ -69,17 +68,20 @@ impl Ready {
         let source = Arc::clone(&scan.source);
         let projected = scan.projection.column_indices();
         let filtered = scan.filters.iter().flat_map(collect_columns).map(|column| column.index());
-        let needed: BTreeSet<usize> = projected.into_iter().chain(filtered).collect();
+        let filtered: BTreeSet<usize> = filtered.collect();
+        let needed: BTreeSet<usize> = projected.into_iter().chain(filtered.iter().copied()).collect();
         let needed: Vec<usize> = needed.into_iter().collect();
         let schema = Arc::new(source.schema.project(&needed)?);
         let output = scan.projection.iter().flat_map(|column| collect_columns(&column.expr));
         let output = output.map(|column| schema.index_of(column.name())).collect::<Result<_, _>>()?;
-        let condition = Condition::new(&scan.filters, &schema)?;
+        let judged: Arc<[usize]> =
+            (0..).zip(&needed).filter(|(_, at)| filtered.contains(at)).map(|(at, _)| at).collect();
+        let judged_schema = Arc::new(schema.project(&judged)?);
+        let condition = Condition::new(&scan.filters, &judged_schema)?;
         let predicate = prune::judged(&scan.filters, &source);
-        let row = source.positions.as_ref().map(|positions| positions.row.as_str());
-        let numbered = scan.filters.iter().flat_map(collect_columns).any(|column| Some(column.name()) == row);
         let plan = Arc::new(Plan { source, schema, predicate, readers: scan.partitions });
-        Ok(Self { plan, condition, output, schema: Arc::clone(&scan.schema), numbered })
+        let schema = Arc::clone(&scan.schema);
+        Ok(Self { plan, condition, judged, judged_schema, output, schema })
     }
 }
 
@@ -177,20 +179,19 @@ impl Reader {
 
     /// Chooses rows of a piece. A batch that is large enough comes back, a small one waits for others.
     fn take(&mut self, piece: Piece) -> Result<Option<RecordBatch>> {
-        let schema = &self.ready.plan.schema;
-        let mut batch = piece.columns(schema, self.ready.numbered)?;
-        let chosen = self.ready.condition.choose(&batch)?;
-        let count = chosen.count(batch.num_rows());
+        let chosen = if self.ready.judged.is_empty() && self.ready.condition.is_empty() {
+            Chosen::All
+        } else {
+            let judged = self.ready.judged.iter().map(|at| piece.column(*at)).collect();
+            self.ready.condition.choose(&piece.batch_of(&self.ready.judged_schema, judged)?)?
+        };
+        let count = chosen.count(piece.rows);
         let allowed = self.work.allow(count);
         if allowed == 0 {
             return Ok(None);
         }
-        if !self.ready.numbered {
-            batch = piece.batch(schema)?;
-        }
-        let columns = self.ready.output.iter().map(|at| Arc::clone(batch.column(*at))).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let output = RecordBatch::try_new_with_options(Arc::clone(&self.ready.schema), columns, &options)?;
+        let columns = self.ready.output.iter().map(|at| piece.column(*at)).collect();
+        let output = piece.batch_of(&self.ready.schema, columns)?;
         if self.ready.output.is_empty() {
             let options = RecordBatchOptions::new().with_row_count(Some(allowed));
             return Ok(Some(RecordBatch::try_new_with_options(Arc::clone(&self.ready.schema), vec![], &options)?));
@@ -246,22 +247,25 @@ impl Drop for Reader {
 impl Piece {
     /// The rows with all columns that are needed.
     pub(super) fn batch(&self, schema: &SchemaRef) -> Result<RecordBatch> {
-        self.columns(schema, true)
+        self.batch_of(schema, (0..self.file.slots.len()).map(|at| self.column(at)).collect())
     }
 
-    /// The same, but where they are not to be numbered with zeros for the rows' numbers, which take time to write.
-    fn columns(&self, schema: &SchemaRef, numbered: bool) -> Result<RecordBatch> {
-        let columns = self.file.slots.iter().map(|slot| match slot {
+    /// The rows with these columns.
+    fn batch_of(&self, schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+    }
+
+    /// One of the columns that are needed.
+    fn column(&self, at: usize) -> ArrayRef {
+        match &self.file.slots[at] {
             Slot::Read(at) => Arc::clone(&self.arrays[*at]),
             Slot::Constant(values) => values.slice(0, self.rows),
-            Slot::Row if !numbered => ZEROS.slice(0, self.rows),
             Slot::Row => {
                 let end = self.first_row + i64::try_from(self.rows).unwrap_or_default();
-                Arc::new(Int64Array::from_iter_values(self.first_row..end)) as ArrayRef
+                Arc::new(Int64Array::from_iter_values(self.first_row..end))
             }
-        });
-        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
-        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect(), &options)?)
+        }
     }
 }
 
