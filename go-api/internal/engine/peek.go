@@ -10,10 +10,10 @@ import (
 
 const (
 	// peekMost is how many requests one call takes; the engine allows 64.
-	peekMost = 16
+	peekMost = 24
 	// peekMany is how many requests make a call worth while another one is under way: few calls with many requests each
 	// cost the least.
-	peekMany = 8
+	peekMany = 12
 	// peekFlying is how many calls are under way at most.
 	peekFlying = 2
 	// peekTimeout is how long a call may take. The engine needs milliseconds; whoever waits executes then.
