@@ -82,6 +82,33 @@ func TestOrderOfManyRows(t *testing.T) {
 	}
 }
 
+// Pages of more rows than a batch has come in their order where that is computed for each row, as it is for floats.
+func TestOrderOfManyFloats(t *testing.T) {
+	const rows, size = 30_000, 10_000
+	var text strings.Builder
+	text.WriteString("id,value\n")
+	for id := range rows {
+		fmt.Fprintf(&text, "%d,%d.5\n", id, id*7919%rows)
+	}
+	folder := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(folder, "t.csv"), []byte(text.String()), 0o600))
+	server := harness.Start(t, folder)
+	parameters := url.Values{"order_by": {"value"}, "page_size": {strconv.Itoa(size)}, "fields": {"id"}}
+	for number := range rows / size {
+		page := readPage(t, server.URL, "t", parameters)
+		ids := page.ids()
+		if len(ids) != size {
+			t.Fatalf("page %d has %d rows (%d)", number+1, len(ids), page.status)
+		}
+		for at, id := range ids {
+			if id, err := strconv.Atoi(id); err != nil || id*7919%rows != number*size+at {
+				t.Fatalf("row %d of page %d has the id %d (%v)", at, number+1, id, err)
+			}
+		}
+		parameters.Set("page_token", page.Next)
+	}
+}
+
 func b2i(is bool) int {
 	if is {
 		return 1

@@ -19,7 +19,7 @@ use datafusion::common::{TableReference, internal_err};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_stream};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use futures::StreamExt;
@@ -355,8 +355,15 @@ impl Engine {
             Input::Plan(plan) => {
                 findings = allow::check(&plan)?;
                 let partitions = if sequential { 1 } else { self.partitions() };
-                state.config_mut().options_mut().execution.target_partitions = partitions;
-                Input::Plan(physical(&plan, &state, &findings).await?)
+                let options = state.config_mut().options_mut();
+                options.execution.target_partitions = partitions;
+                // What follows the order, such as the ranks of floats, would be computed in parts that have none among them.
+                options.optimizer.enable_round_robin_repartition = false;
+                let plan = physical(&plan, &state, &findings).await?;
+                if plan.output_partitioning().partition_count() > 1 {
+                    return Err(EngineError::internal("the rows of a page would come in any order"));
+                }
+                Input::Plan(plan)
             }
             Input::Scan(scan) => Input::Scan(scan),
             Input::Ordered(scan) => Input::Ordered(scan),
