@@ -3,6 +3,7 @@ package rest
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/maypok86/otter/v2"
@@ -23,16 +24,23 @@ const (
 // asked is a request as it came, before anyone has read it.
 type asked struct{ method, path, query, accept string }
 
+// meant is what a request means: a query, and how the next page is asked for, but for its token.
+type meant struct {
+	query               *service.Query
+	linkHead, linkTrail string
+}
+
 // checked remembers what requests mean, so that the same bytes are not read and checked again: that would be most of
 // the work of an answer from memory. What a request means never changes.
-type checked = otter.Cache[asked, *service.Query]
+type checked = otter.Cache[asked, meant]
 
 func newChecked() (*checked, error) {
-	memory, err := otter.New(&otter.Options[asked, *service.Query]{
+	memory, err := otter.New(&otter.Options[asked, meant]{
 		MaximumWeight: checkedBytes,
-		Weigher: func(request asked, _ *service.Query) uint32 {
+		Weigher: func(request asked, means meant) uint32 {
+			text := len(request.path) + len(request.query) + len(request.accept)
 			//nolint:gosec // at most checkedMost goes in
-			return uint32(checkedOverhead + 3*(len(request.path)+len(request.query)+len(request.accept)))
+			return uint32(checkedOverhead + 3*text + len(means.linkHead) + len(means.linkTrail))
 		},
 	})
 	if err != nil {
@@ -42,24 +50,49 @@ func newChecked() (*checked, error) {
 }
 
 // check reads and checks a request, or remembers what it means.
-func (a *api) check(route *route, w http.ResponseWriter, r *http.Request) (*service.Query, error) {
+func (a *api) check(route *route, w http.ResponseWriter, r *http.Request) (meant, error) {
 	key := asked{method: r.Method, path: r.URL.EscapedPath(), query: r.URL.RawQuery, accept: strings.Join(r.Header["Accept"], ",")}
 	// What names a row may be configured anew.
 	keyed := route.input.FullName() == getRow || route.input.FullName() == batchGetRows
 	memorable := !route.hasBody && !keyed && len(key.path)+len(key.query)+len(key.accept) <= checkedMost
 	if memorable {
-		if query, ok := a.checked.GetIfPresent(key); ok {
-			return query, nil
+		if means, ok := a.checked.GetIfPresent(key); ok {
+			return means, nil
 		}
 	}
 	query, err := a.read(route, w, r)
 	if err != nil {
-		return nil, err
+		return meant{}, err
 	}
+	means := meant{query: query}
+	means.linkHead, means.linkTrail = link(r.URL)
 	if memorable {
-		a.checked.Set(key, query)
+		a.checked.Set(key, means)
 	}
-	return query, nil
+	return means, nil
+}
+
+// link names the next page (RFC 8288), by the same request with another token, which goes between the two parts.
+func link(asked *url.URL) (head, trail string) {
+	const token = "page_token"
+	before, after := url.Values{}, url.Values{}
+	for name, values := range asked.Query() {
+		switch {
+		case name < token:
+			before[name] = values
+		case name > token:
+			after[name] = values
+		}
+	}
+	head = "<" + asked.EscapedPath() + "?"
+	if len(before) > 0 {
+		head += before.Encode() + "&"
+	}
+	head += token + "="
+	if len(after) > 0 {
+		trail = "&" + after.Encode()
+	}
+	return head, trail + `>; rel="next"`
 }
 
 // read reads and checks a request.

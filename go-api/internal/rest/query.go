@@ -52,10 +52,11 @@ func (a *api) query(ex *exchange, route *route, w http.ResponseWriter, r *http.R
 	} else {
 		header.Add("Vary", varies)
 	}
-	query, err := a.check(route, w, r)
+	means, err := a.check(route, w, r)
 	if err != nil {
 		return err
 	}
+	query := means.query
 	if directives := directives(r.Header); directives != "" {
 		query = query.With(directives)
 	}
@@ -63,7 +64,7 @@ func (a *api) query(ex *exchange, route *route, w http.ResponseWriter, r *http.R
 	if !query.Format.Binary {
 		coding = codingByAccept(r.Header)
 	}
-	reply := reply{ex: ex, w: w, url: r.URL, query: query, coding: coding, keep: a.keep}
+	reply := reply{ex: ex, w: w, means: means, query: query, coding: coding, keep: a.keep}
 	conditions := r.Header["If-None-Match"]
 	if answer := query.Hit(); answer != nil {
 		return reply.answer(r.Context(), r.Method, answer, conditions)
@@ -94,9 +95,10 @@ func directives(header http.Header) string {
 
 // reply is one answer to be sent.
 type reply struct {
-	ex     *exchange
-	w      http.ResponseWriter
-	url    *url.URL
+	ex    *exchange
+	w     http.ResponseWriter
+	means meant
+	// query is what is meant, with the request's cache directives.
 	query  *service.Query
 	coding cache.Coding
 	// keep returns the response directives for an answer, or nothing for the default.
@@ -133,14 +135,11 @@ func (p *reply) status(status cache.Status) {
 	p.w.Header()["Cache-Status"] = lines
 }
 
-// link names the next page (RFC 8288), by the same request with another token.
-func (p *reply) link(next string) {
-	if next == "" {
-		return
+// next names the page that comes after, if one does.
+func (p *reply) next(token string) {
+	if token != "" {
+		p.w.Header()["Link"] = []string{p.means.linkHead + url.QueryEscape(token) + p.means.linkTrail}
 	}
-	parameters := p.url.Query()
-	parameters.Set("page_token", next)
-	p.w.Header()["Link"] = []string{"<" + p.url.EscapedPath() + "?" + parameters.Encode() + `>; rel="next"`}
 }
 
 // describe sets the headers that every result has.
@@ -169,7 +168,7 @@ func (p *reply) notModified(tag cache.Tag, read []cache.Snapshot) {
 // answer sends a result. Nothing is written before the first byte of the body is there.
 func (p *reply) answer(ctx context.Context, method string, answer *cache.Answer, conditions []string) error {
 	p.status(answer.Status)
-	p.link(answer.Header.NextPageToken)
+	p.next(answer.Header.NextPageToken)
 	if size := answer.Header.TotalSize; size != nil {
 		p.w.Header()[headerTotalSize] = []string{strconv.FormatUint(*size, 10)}
 	}

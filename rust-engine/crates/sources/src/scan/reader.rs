@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
-use arrow::compute::BatchCoalescer;
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::compute::{BatchCoalescer, FilterBuilder, FilterPredicate};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{Result, exec_err, internal_err};
 use datafusion::physical_expr::utils::collect_columns;
@@ -17,6 +17,7 @@ use super::chosen::Chosen;
 use super::cold::ColdRun;
 use super::condition::Condition;
 use super::file::{self, OpenFile, Opened, Slot};
+use super::term::SPARSE;
 use super::work::{Run, Work, block_in_segment};
 use super::{Scan, Source, prune};
 use crate::hot::BLOCK_ROWS;
@@ -190,29 +191,43 @@ impl Reader {
         if allowed == 0 {
             return Ok(None);
         }
-        let columns = self.ready.output.iter().map(|at| piece.column(*at)).collect();
-        let output = piece.batch_of(&self.ready.schema, columns)?;
         if self.ready.output.is_empty() {
             let options = RecordBatchOptions::new().with_row_count(Some(allowed));
             return Ok(Some(RecordBatch::try_new_with_options(Arc::clone(&self.ready.schema), vec![], &options)?));
         }
-        match chosen {
-            Chosen::None => {}
-            Chosen::All if self.small.is_empty() && (allowed >= LARGE || self.work.is_satisfied()) => {
-                return Ok(Some(output.slice(0, allowed)));
+        let mask = match chosen {
+            Chosen::None => return Ok(None),
+            Chosen::All => {
+                let output = self.output(&piece)?.slice(0, allowed);
+                if self.small.is_empty() && (allowed >= LARGE || self.work.is_satisfied()) {
+                    return Ok(Some(output));
+                }
+                self.small.push_batch(output)?;
+                return Ok(None);
             }
-            Chosen::All => self.small.push_batch(output.slice(0, allowed))?,
-            Chosen::Some(mask) => {
-                // The rows up to and including the last one that may leave.
-                let end = if allowed < count {
-                    mask.values().set_indices().nth(allowed - 1).map_or(0, |at| at + 1)
-                } else {
-                    mask.len()
-                };
-                self.small.push_batch_with_filter(output.slice(0, end), &mask.slice(0, end))?;
+            // The rows up to and including the last one that may leave.
+            Chosen::Some(mask) if allowed < count => {
+                let end = mask.values().set_indices().nth(allowed - 1).map_or(0, |at| at + 1);
+                mask.slice(0, end)
             }
+            Chosen::Some(mask) => mask,
+        };
+        if allowed * SPARSE < piece.rows {
+            let filter = FilterBuilder::new(&mask).optimize().build();
+            let columns = self.ready.output.iter().map(|at| piece.chosen(*at, &mask, &filter));
+            let options = RecordBatchOptions::new().with_row_count(Some(allowed));
+            let columns = columns.collect::<Result<_>>()?;
+            let few = RecordBatch::try_new_with_options(Arc::clone(&self.ready.schema), columns, &options)?;
+            self.small.push_batch(few)?;
+        } else {
+            self.small.push_batch_with_filter(self.output(&piece)?.slice(0, mask.len()), &mask)?;
         }
         Ok(None)
+    }
+
+    /// The piece's columns that leave.
+    fn output(&self, piece: &Piece) -> Result<RecordBatch> {
+        piece.batch_of(&self.ready.schema, self.ready.output.iter().map(|at| piece.column(*at)).collect())
     }
 }
 
@@ -254,6 +269,20 @@ impl Piece {
     fn batch_of(&self, schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch> {
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+    }
+
+    /// Of one of the columns that are needed, the rows that a mask over the first ones chooses.
+    fn chosen(&self, at: usize, mask: &BooleanArray, filter: &FilterPredicate) -> Result<ArrayRef> {
+        let values = match &self.file.slots[at] {
+            Slot::Read(at) => self.arrays[*at].slice(0, mask.len()),
+            Slot::Constant(values) => return Ok(values.slice(0, filter.count())),
+            Slot::Row => {
+                let rows = mask.values().set_indices();
+                let numbers = rows.map(|row| self.first_row + i64::try_from(row).unwrap_or_default());
+                return Ok(Arc::new(Int64Array::from_iter_values(numbers)));
+            }
+        };
+        Ok(filter.filter(&values)?)
     }
 
     /// One of the columns that are needed.

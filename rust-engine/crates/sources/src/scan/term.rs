@@ -12,8 +12,8 @@ use datafusion::physical_plan::PhysicalExpr;
 
 use super::chosen::Chosen;
 
-/// A term is evaluated for chosen rows alone where at most one in this many is left.
-const SPARSE: usize = 5;
+/// Rows are looked at by themselves where at most one in this many is chosen.
+pub(super) const SPARSE: usize = 5;
 /// What a term is taken to cost that is made of comparisons of numbers, less how many they are.
 pub(super) const COMPARISONS: usize = DEAR / 2;
 /// What any other term is taken to cost.
