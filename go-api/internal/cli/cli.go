@@ -43,13 +43,13 @@ func New(out, errs io.Writer) *cobra.Command {
 
 func serveCommand(logs io.Writer) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "serve DIR...",
-		Short:   "Serve folders of data files over REST and gRPC",
-		Example: "  quern serve ./data\n  quern serve --engine dns:///engine:9091 --http :8080",
+		Use:     "serve SOURCE...",
+		Short:   "Serve folders and buckets of data files over REST and gRPC",
+		Example: "  quern serve ./data\n  quern serve s3://bucket/prefix\n  quern serve --engine dns:///engine:9091 --http :8080",
 	}
 	cfg := config.Register(cmd.Flags())
-	cmd.RunE = func(cmd *cobra.Command, dirs []string) error {
-		if err := cfg.Complete(dirs, os.LookupEnv); err != nil {
+	cmd.RunE = func(cmd *cobra.Command, sources []string) error {
+		if err := cfg.Complete(sources, os.LookupEnv); err != nil {
 			return err
 		}
 		logger, err := telemetry.NewLogger(logs, cfg.LogLevel)

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,8 +20,8 @@ import (
 
 // Config is how to serve.
 type Config struct {
-	// Dirs are the folders that a local engine serves; empty where Engine is set.
-	Dirs []string
+	// Sources are the folders and buckets that a local engine serves; empty where Engine is set.
+	Sources []string
 	// Engine is the URL of a running engine; empty where a local one is to be started.
 	Engine string
 	// EngineBin is the path of the local engine's binary, empty to look for it.
@@ -63,6 +64,7 @@ var engineSettings = []engineSetting{
 	{"spill-dir", "folder for what is spilled; the system's temporary folder by default"},
 	{"max-concurrent-queries", "queries that run at the same time; eight for each thread by default"},
 	{"max-queued-queries", "queries that wait for their turn, one more is refused; four times as many as may run by default"},
+	{"bucket-poll", "how often buckets are listed, 5s by default: a change is seen one interval and one listing later at the latest"},
 	{"threads", "threads that plan, execute and encode; one for each core by default"},
 }
 
@@ -91,9 +93,9 @@ func Register(flags *pflag.FlagSet) *Config {
 	return c
 }
 
-// Complete reads the environment for every flag that was not given, and checks the whole. dirs are the arguments.
-func (c *Config) Complete(dirs []string, lookup func(string) (string, bool)) error {
-	c.Dirs = dirs
+// Complete reads the environment for every flag that was not given, and checks the whole. sources are the arguments.
+func (c *Config) Complete(sources []string, lookup func(string) (string, bool)) error {
+	c.Sources = sources
 	var failures []error
 	c.flags.VisitAll(func(flag *pflag.Flag) {
 		if flag.Changed || flag.Name == "help" {
@@ -130,16 +132,14 @@ func (c *Config) check() []error {
 	var failures []error
 	add := func(format string, args ...any) { failures = append(failures, fmt.Errorf(format, args...)) }
 	switch {
-	case c.Engine == "" && len(c.Dirs) == 0:
+	case c.Engine == "" && len(c.Sources) == 0:
 		add("nothing to serve: name a folder, as in `quern serve DIR`, or a running engine with --engine URL")
-	case c.Engine != "" && len(c.Dirs) > 0:
+	case c.Engine != "" && len(c.Sources) > 0:
 		add("--engine and folders exclude each other: the engine at %s has its own", c.Engine)
 	}
-	for _, dir := range c.Dirs {
-		if info, err := os.Stat(dir); err != nil {
-			add("can't serve %s: %w", dir, err)
-		} else if !info.IsDir() {
-			add("can't serve %s: it is a file; name the folder that holds it", dir)
+	for _, source := range c.Sources {
+		if err := checkSource(source); err != nil {
+			failures = append(failures, err)
 		}
 	}
 	for name, address := range map[string]string{"http": c.HTTP, "grpc": c.GRPC} {
@@ -173,17 +173,36 @@ func (c *Config) check() []error {
 	return failures
 }
 
+// checkSource checks a folder, or the URL of a bucket.
+func checkSource(source string) error {
+	if scheme, _, isURL := strings.Cut(source, "://"); isURL {
+		if !slices.Contains(bucketSchemes, scheme) {
+			return fmt.Errorf("can't serve %s: write a folder, or a bucket as s3://bucket/prefix, gs://bucket/prefix or az://container/prefix", source)
+		}
+		return nil
+	}
+	if info, err := os.Stat(source); err != nil {
+		return fmt.Errorf("can't serve %s: %w", source, err)
+	} else if !info.IsDir() {
+		return fmt.Errorf("can't serve %s: it is a file; name the folder that holds it", source)
+	}
+	return nil
+}
+
+// bucketSchemes are those that the engine knows.
+var bucketSchemes = []string{"s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl"}
+
 // SettingsPath returns the path of quern.yaml, which need not be there unless it was named; empty where there can be none.
 func (c *Config) SettingsPath() string {
-	if c.Settings == "" && len(c.Dirs) > 0 {
-		return filepath.Join(c.Dirs[0], "quern.yaml")
+	if c.Settings == "" && len(c.Sources) > 0 && !strings.Contains(c.Sources[0], "://") {
+		return filepath.Join(c.Sources[0], "quern.yaml")
 	}
 	return c.Settings
 }
 
-// EngineArgs returns the local engine's flags and folders.
+// EngineArgs returns the local engine's flags and sources.
 func (c *Config) EngineArgs() []string {
-	return append(append([]string{}, c.engineFlags...), c.Dirs...)
+	return append(append([]string{}, c.engineFlags...), c.Sources...)
 }
 
 func (c *Config) collectEngineFlags() []string {

@@ -64,7 +64,7 @@ func TestFlagWinsOverVariableOverDefault(t *testing.T) {
 	if !slices.Equal(cfg.CORSOrigins, []string{"https://a.example", "https://b.example"}) {
 		t.Error(cfg.CORSOrigins)
 	}
-	want := "--timeout-default 30s --timeout-max 9m0s --log-level info --query-memory 1GiB " + cfg.Dirs[0]
+	want := "--timeout-default 30s --timeout-max 9m0s --log-level info --query-memory 1GiB " + cfg.Sources[0]
 	if got := strings.Join(cfg.EngineArgs(), " "); got != want {
 		t.Errorf("engine gets %s, want %s", got, want)
 	}

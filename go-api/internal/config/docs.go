@@ -31,7 +31,8 @@ const docsHead = `# Configuration
 
 <!-- Rendered from go-api/internal/config by a test; change the code, then run: go test ./go-api/internal/config -update -->
 
-` + "`quern serve DIR…`" + ` serves folders with a local engine, which it starts, watches and restarts. ` + "`quern serve --engine URL`" + `
+` + "`quern serve SOURCE…`" + ` serves folders, and buckets by their URLs, with a local engine, which it starts, watches and restarts
+([buckets](../buckets.md)). ` + "`quern serve --engine URL`" + `
 uses a running one. Each setting is a flag or an environment variable; the flag wins. Durations are written like
 ` + "`30s`, `5m` or `1m30s`" + `, sizes like ` + "`512MiB`" + `.
 
@@ -40,7 +41,7 @@ uses a running one. Each setting is a flag or an environment variable; the flag 
 `
 
 const docsFoot = `
-The settings marked *(local engine)* are handed to the engine that ` + "`quern serve DIR…`" + ` starts, and so are
+The settings marked *(local engine)* are handed to the engine that ` + "`quern serve SOURCE…`" + ` starts, and so are
 ` + "`--timeout-default`, `--timeout-max` and `--log-level`" + `; an engine that runs elsewhere has its own. Where one of them is not given,
 the engine's default holds. ` + "`QUERN_CORS_ORIGIN`" + ` takes several origins separated by commas.
 

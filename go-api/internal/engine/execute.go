@@ -19,6 +19,8 @@ import (
 const (
 	// reasonSnapshotChanged is the engine's word for a file that changed while it was read.
 	reasonSnapshotChanged = "SNAPSHOT_CHANGED"
+	// reasonSourceUnavailable is its word for a bucket that does not answer.
+	reasonSourceUnavailable = "SOURCE_UNAVAILABLE"
 	// reasonSnapshotGone is its word for a page token whose files are no longer there.
 	reasonSnapshotGone = "SNAPSHOT_GONE"
 )
@@ -193,8 +195,9 @@ func retryable(err error) bool {
 	info := apierr.Info(st)
 	switch st.Code() {
 	case codes.Unavailable:
-		// The edge's own verdict comes after the wait; waiting twice would double it.
-		return info.GetReason() != string(apierr.EngineUnavailable)
+		// The edge's own verdict comes after the wait, and the engine has asked a bucket again and again; waiting twice
+		// would double it.
+		return info.GetReason() != string(apierr.EngineUnavailable) && info.GetReason() != reasonSourceUnavailable
 	case codes.Aborted:
 		return info.GetReason() == reasonSnapshotChanged
 	default:

@@ -31,6 +31,25 @@ func TestVegaDatasets(t *testing.T) {
 	harnessTables(t, server)
 }
 
+// TestVegaDatasetsInABucket compares the same tables, read from a bucket.
+func TestVegaDatasetsInABucket(t *testing.T) {
+	folder := script(t, ".ci/vega")
+	s3, bucket := inBucket(t, folder)
+	server := harness.StartWithEnv(t, s3.Env(), "", "--timeout-max", "5m", bucket.URL)
+	if compared := compare(t, server.URL, "tables", folder); compared != vegaTables {
+		t.Errorf("compared %d tables, the package has %d", compared, vegaTables)
+	}
+	harnessTables(t, server)
+}
+
+func inBucket(t *testing.T, folder string) (*harness.S3, *harness.Bucket) {
+	t.Helper()
+	s3 := harness.StartS3(t)
+	bucket := s3.Bucket(t, "data")
+	bucket.Fill(t, folder)
+	return s3, bucket
+}
+
 // harnessTables checks that the catalogue lists exactly the data files.
 func harnessTables(t *testing.T, server *harness.Server) {
 	t.Helper()
@@ -62,17 +81,21 @@ func TestRows(t *testing.T) {
 	}
 	t.Logf("QUERN_SEED=%s", seed)
 	folder := script(t, ".ci/vega")
-	withHotColumns(t, func(t *testing.T, hot string) {
+	walk := func(t *testing.T, env []string, source, hot string, cases int) {
 		parts := t.TempDir()
 		config := filepath.Join(t.TempDir(), "quern.yaml")
 		if err := os.WriteFile(config, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		server := harness.Start(t, folder, parts, "--config", config, "--hot-bytes", hot)
-		compared := compareWith(t, "rows.py", server.URL, folder, parts, config, seed, strconv.Itoa(rowCases))
-		if compared != rowCases {
+		server := harness.StartWithEnv(t, env, "", "--config", config, "--hot-bytes", hot, source, parts)
+		if compared := compareWith(t, "rows.py", server.URL, folder, parts, config, seed, strconv.Itoa(cases)); compared != cases {
 			t.Errorf("compared %d walks", compared)
 		}
+	}
+	withHotColumns(t, func(t *testing.T, hot string) { walk(t, nil, folder, hot, rowCases) })
+	t.Run("in a bucket", func(t *testing.T) {
+		s3, bucket := inBucket(t, folder)
+		walk(t, s3.Env(), bucket.URL, "2MiB", rowCases/3)
 	})
 }
 

@@ -49,20 +49,29 @@ func TestScenarios(t *testing.T) {
 	}
 	for _, path := range paths {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".yaml"), func(t *testing.T) {
-			runScenario(t, loadScenario(t, path))
+			runScenario(t, loadScenario(t, path), func(t *testing.T, dir string, args ...string) (*harness.Server, func()) {
+				return harness.Start(t, dir, args...), func() {}
+			})
 		})
 	}
 }
 
-func runScenario(t *testing.T, s scenario) {
+// serve serves a folder; what it returns is called after each change to it.
+type serve func(t *testing.T, dir string, args ...string) (server *harness.Server, changed func())
+
+func runScenario(t *testing.T, s scenario, serve serve) {
 	dir := t.TempDir()
 	for name, file := range s.Files {
 		file.put(t, filepath.Join(dir, name), sampleDir)
 	}
-	server := harness.Start(t, dir, s.Args...)
+	server, tell := serve(t, dir, s.Args...)
 	changed := false
 	for number, step := range s.Steps {
-		if changed = step.change(t, dir) || changed; changed {
+		if step.change(t, dir) {
+			tell()
+			changed = true
+		}
+		if changed {
 			// What is checked is the answer after the changes, whenever the watch tells of them.
 			step.Headers = withHeader(step.Headers, "Cache-Control", "no-cache")
 		}

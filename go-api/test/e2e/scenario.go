@@ -19,6 +19,8 @@ import (
 type scenario struct {
 	// About says in one line what the scenario shows.
 	About string `yaml:"about"`
+	// FolderOnly says why a bucket can't show it.
+	FolderOnly string `yaml:"folder_only"`
 	// Args are flags of `quern serve` beyond the defaults.
 	Args []string `yaml:"args"`
 	// Files are written before the server starts, by path.

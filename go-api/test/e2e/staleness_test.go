@@ -51,6 +51,8 @@ type check struct {
 	writers []*staleness.Writer
 	edges   []*harness.Server
 	stop    chan struct{}
+	// polled is the bound of all answers where the source is polled, strict ones too.
+	polled time.Duration
 	// grace is added to the bound of default answers while the watch may be cut.
 	grace time.Duration
 
@@ -58,6 +60,17 @@ type check struct {
 	oldest                        atomic.Int64
 	mu                            sync.Mutex
 	wrong                         []error
+}
+
+func (c *check) bound(strict bool) time.Duration {
+	switch {
+	case c.polled > 0:
+		return c.polled
+	case strict:
+		return 0
+	default:
+		return bound() + c.grace
+	}
 }
 
 func (c *check) stopped() bool {
@@ -82,14 +95,13 @@ func (c *check) write(t *testing.T, writer *staleness.Writer) {
 
 // ask sends one request over REST and judges the answer.
 func (c *check) ask(ctx context.Context, client *http.Client, edge *harness.Server, kind staleness.Kind, strict bool) {
-	answer := staleness.Answer{Kind: kind, Bound: bound() + c.grace, Asked: time.Now()}
+	answer := staleness.Answer{Kind: kind, Bound: c.bound(strict), Asked: time.Now()}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, edge.URL+"/v1/query?sql="+url.QueryEscape(kind.SQL()), http.NoBody)
 	if err != nil {
 		c.note(err)
 		return
 	}
 	if strict {
-		answer.Bound = 0
 		request.Header.Set("Cache-Control", "no-cache")
 	}
 	response, err := client.Do(request)
@@ -113,9 +125,8 @@ func (c *check) ask(ctx context.Context, client *http.Client, edge *harness.Serv
 
 // askGRPC is ask over gRPC.
 func (c *check) askGRPC(ctx context.Context, client quernv1.QueryServiceClient, kind staleness.Kind, strict bool) {
-	answer := staleness.Answer{Kind: kind, Bound: bound() + c.grace, Asked: time.Now()}
+	answer := staleness.Answer{Kind: kind, Bound: c.bound(strict), Asked: time.Now()}
 	if strict {
-		answer.Bound = 0
 		ctx = metadata.AppendToOutgoingContext(ctx, "cache-control", "no-cache")
 	}
 	stream, err := client.Query(ctx, &quernv1.QueryRequest{Sql: kind.SQL()})

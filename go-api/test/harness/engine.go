@@ -17,15 +17,17 @@ type Engine struct {
 	// URL is what edges dial.
 	URL string
 
-	dir, socket string
-	cmd         *exec.Cmd
+	source, socket string
+	env            []string
+	cmd            *exec.Cmd
 }
 
-// StartEngine serves dir and waits until the socket is there. The test's end stops it.
-func StartEngine(t testing.TB, dir string) *Engine {
+// StartEngine serves a folder or bucket, with more environment variables as NAME=value, and waits until the socket is
+// there. The test's end stops it.
+func StartEngine(t testing.TB, source string, env ...string) *Engine {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "engine.sock")
-	engine := &Engine{URL: "unix://" + socket, dir: dir, socket: socket}
+	engine := &Engine{URL: "unix://" + socket, source: source, socket: socket, env: env}
 	engine.Restart(t)
 	t.Cleanup(engine.Kill)
 	return engine
@@ -36,7 +38,8 @@ func (e *Engine) Restart(t testing.TB) {
 	t.Helper()
 	_ = os.Remove(e.socket)
 	//nolint:gosec // The repository's own binary.
-	e.cmd = exec.Command(Binary(t, "quern-engine"), "--listen", "unix://"+e.socket, "--log-level", "warn", e.dir)
+	e.cmd = exec.Command(Binary(t, "quern-engine"), "--listen", "unix://"+e.socket, "--log-level", "warn", e.source)
+	e.cmd.Env = append(os.Environ(), e.env...)
 	if err := e.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

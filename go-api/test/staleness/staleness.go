@@ -54,10 +54,17 @@ func (k Kind) SQL() string {
 // first is the number that tables begin with; all numbers have as many digits.
 const first = 100_000
 
+// Bucket is where objects are written whole.
+type Bucket interface {
+	Write(name string, content []byte) error
+	Remove(name string) error
+}
+
 // Writer changes one table.
 type Writer struct {
-	kind Kind
-	dir  string
+	kind   Kind
+	dir    string
+	bucket Bucket
 
 	mu sync.Mutex
 	// began and ended hold when the change to number first+i began and was complete.
@@ -72,6 +79,12 @@ func NewWriter(kind Kind, dir string) (*Writer, error) {
 			return nil, err
 		}
 	}
+	return w, w.Change()
+}
+
+// NewBucketWriter makes the table in a served bucket.
+func NewBucketWriter(kind Kind, bucket Bucket) (*Writer, error) {
+	w := &Writer{kind: kind, bucket: bucket}
 	return w, w.Change()
 }
 
@@ -93,6 +106,9 @@ func (w *Writer) Change() error {
 func (w *Writer) write(number int) error {
 	path := filepath.Join(w.dir, w.kind.String()+".csv")
 	content := []byte("n\n" + strings.Repeat(fmt.Sprintf("%d\n", number), 20))
+	if w.bucket != nil {
+		return w.writeObject(number, content)
+	}
 	switch w.kind {
 	case Overwritten:
 		return os.WriteFile(path, content, 0o600)
@@ -121,6 +137,30 @@ func (w *Writer) write(number int) error {
 	case Replaced, kinds:
 	}
 	return w.renamed(path, content)
+}
+
+func (w *Writer) writeObject(number int, content []byte) error {
+	name := w.kind.String() + ".csv"
+	switch w.kind {
+	case Recreated:
+		if err := w.bucket.Remove(name); err != nil {
+			return err
+		}
+	case Appended:
+		var text strings.Builder
+		text.WriteString("n\n")
+		for n := first; n <= number; n++ {
+			fmt.Fprintln(&text, n)
+		}
+		content = []byte(text.String())
+	case Folders:
+		if err := w.bucket.Write(fmt.Sprintf("folder/%d.csv", number), content); err != nil || number == first {
+			return err
+		}
+		return w.bucket.Remove(fmt.Sprintf("folder/%d.csv", number-1))
+	case Replaced, Overwritten, kinds:
+	}
+	return w.bucket.Write(name, content)
 }
 
 // renamed lets a file appear whole.

@@ -109,6 +109,8 @@ reasons! {
     ValueTooLarge = "VALUE_TOO_LARGE" => InvalidArgument,
     /// The table's files can't be read.
     TableBroken = "TABLE_BROKEN" => FailedPrecondition,
+    /// A bucket does not answer, or refuses to.
+    SourceUnavailable = "SOURCE_UNAVAILABLE" => Unavailable,
     /// A file changed while it was being read.
     SnapshotChanged = "SNAPSHOT_CHANGED" => Aborted,
     /// The snapshot that a page token names can't be read any more.
@@ -137,6 +139,13 @@ reasons! {
     NameConflict = "NAME_CONFLICT" => FailedPrecondition,
     /// The configuration is wrong about a table.
     ConfigInvalid = "CONFIG_INVALID" => FailedPrecondition,
+}
+
+impl Reason {
+    /// Whether it would be the same at the next attempt, on the same files.
+    pub fn is_lasting(self) -> bool {
+        !matches!(self, Self::SnapshotChanged | Self::SourceUnavailable | Self::Internal)
+    }
 }
 
 /// An error as callers see it: a reason, one sentence that says what would work, and machine-readable facts.

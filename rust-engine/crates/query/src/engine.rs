@@ -4,7 +4,6 @@ mod execution;
 mod peek;
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,7 +26,7 @@ use futures::stream::BoxStream;
 use quern_core::{EngineError, Reason, Result, TableSnapshot};
 use quern_sources::hot::HotCounts;
 use quern_sources::provider::SnapshotProvider;
-use quern_sources::{Catalog, PinnedStore, Table};
+use quern_sources::{Catalog, PinnedStore, Root, Table};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -156,9 +155,9 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine over source folders, whose planning and execution run on `cpu`. Page tokens are sealed with a key made
+    /// An engine over sources, whose planning and execution run on `cpu`. Page tokens are sealed with a key made
     /// from `secret`; engines with the same secret take each other's.
-    pub fn new(roots: Vec<PathBuf>, limits: Limits, secret: &[u8], cpu: Handle) -> Result<Self> {
+    pub fn new(roots: Vec<Root>, limits: Limits, secret: &[u8], cpu: Handle) -> Result<Self> {
         let runtime = SharedRuntime::new(&limits)
             .map_err(|e| EngineError::internal(format!("can't set up memory and spill space: {e}")))?;
         let catalog = Catalog::new(roots, Arc::clone(&runtime.caches().footers), limits.threads);
@@ -247,7 +246,7 @@ impl Engine {
                 };
                 let taken = match taken {
                     Ok(taken) => taken?,
-                    Err(e) => return Err(pins.changed().await.unwrap_or_else(|| failed(e))),
+                    Err(e) => return Err(pins.explain(failed(e)).await),
                 };
                 // What is held is given back when it has been encoded.
                 let batches = futures::stream::iter(taken.batches).map(move |batch| {
@@ -340,7 +339,7 @@ impl Engine {
         let planned = match rows::plan(rows, &start, from, &self.known).await {
             Ok(planned) => planned,
             // An index is made of the files.
-            Err(error) => return Err(if rows.keys.is_some() { pins.changed().await.unwrap_or(error) } else { error }),
+            Err(error) => return Err(if rows.keys.is_some() { pins.explain(error).await } else { error }),
         };
         let RowsPlan { input, reading, sequential, timely } = planned;
         let mut findings = Findings::default();
@@ -392,7 +391,7 @@ impl Engine {
         let caches = self.runtime.caches();
         match caches.keys.get(&table, &pins.store, caches, &columns).await {
             Ok(index) => Ok(index.and_then(|index| index.duplicate().map(str::to_owned))),
-            Err(e) => Err(pins.changed().await.unwrap_or_else(|| errors::execution(&e, &Findings::default()))),
+            Err(e) => Err(pins.explain(errors::execution(&e, &Findings::default())).await),
         }
     }
 

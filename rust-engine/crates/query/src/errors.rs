@@ -1,7 +1,6 @@
 //! The one place where DataFusion's errors become ours.
 
 use std::error::Error;
-use std::sync::Arc;
 
 use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
@@ -9,7 +8,7 @@ use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 use quern_core::suggest::{nearest, some_of};
 use quern_core::{EngineError, Reason};
-use quern_sources::inspect::find_changed;
+use quern_sources::inspect::{find, find_changed};
 
 use crate::allow::Findings;
 use crate::format::{EncodeError, FormatError};
@@ -110,20 +109,6 @@ fn convert(sql: &str, error: &DataFusionError, findings: &Findings) -> EngineErr
         | DataFusionError::Internal(_)
         | DataFusionError::Ffi(_) => internal(error),
     }
-}
-
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    let mut cause = Some(error);
-    while let Some(e) = cause {
-        if let Some(found) = e.downcast_ref::<T>() {
-            return Some(found);
-        }
-        cause = match e.downcast_ref::<Arc<DataFusionError>>() {
-            Some(shared) => Some(shared.as_ref()),
-            None => e.source(),
-        };
-    }
-    None
 }
 
 fn too_deep() -> EngineError {

@@ -18,6 +18,15 @@ impl Pins {
         Self { store: Arc::new(PinnedStore::new(files)), chosen }
     }
 
+    /// What to say when reading failed: that a file is no longer what it was, or else the error.
+    pub(crate) async fn explain(&self, error: EngineError) -> EngineError {
+        match self.changed().await {
+            Some(changed) => changed,
+            None if self.chosen && error.reason == Reason::SnapshotChanged => gone(&error.message),
+            None => error,
+        }
+    }
+
     /// The error that says that a file is no longer what it was, if one is not.
     pub(crate) async fn changed(&self) -> Option<EngineError> {
         let store = Arc::clone(&self.store);

@@ -10,9 +10,14 @@ use quern_query::Limits;
 #[derive(Debug, Parser)]
 #[command(name = "quern-engine", version)]
 pub(crate) struct Config {
-    /// The source folders: each file in them is a table, and each sub-folder.
-    #[arg(required = true, value_name = "DIR")]
-    pub(crate) sources: Vec<PathBuf>,
+    /// The sources: folders, or buckets as `s3://bucket/prefix`, `gs://…`, `az://…`. Each file in them is a table, and each
+    /// sub-folder.
+    #[arg(required = true, value_name = "SOURCE")]
+    pub(crate) sources: Vec<String>,
+
+    /// How often buckets are listed: a change is seen one interval and one listing later at the latest.
+    #[arg(long, env = "QUERN_BUCKET_POLL", value_parser = duration, default_value = "5s")]
+    pub(crate) bucket_poll: Duration,
 
     /// Where to listen: `unix:///path` or `tcp://host:port`.
     #[arg(long, env = "QUERN_ENGINE_LISTEN", default_value = "tcp://127.0.0.1:9091")]

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,6 +14,7 @@ use quern_grpc::proto::metrics_service_server::MetricsServiceServer;
 use quern_grpc::proto::query_service_server::QueryServiceServer;
 use quern_grpc::{CatalogService, MetricsService, QueryService, Watches};
 use quern_query::Engine;
+use quern_sources::{Bucket, Root};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,17 +49,21 @@ pub(crate) fn run(config: Config) -> Result<()> {
         .enable_all()
         .build()
         .context("can't start the I/O threads")?;
-    let sources = config
-        .sources
-        .iter()
-        .map(|dir| dir.canonicalize().with_context(|| format!("the source folder {} can't be opened", dir.display())));
-    let sources = sources.collect::<Result<Vec<_>>>()?;
+    let sources = config.sources.iter().map(|source| open(source)).collect::<Result<Vec<_>>>()?;
     let engine = Engine::new(sources, limits, config.page_token_secret.as_bytes(), cpu.handle().clone())
         .context("can't set up the engine")?;
     let result = io.block_on(serve(config, Arc::new(engine)));
     shut_down(io);
     shut_down(cpu);
     result
+}
+
+fn open(source: &str) -> Result<Root> {
+    if Bucket::is_url(source) {
+        return Ok(Root::Bucket(Arc::new(Bucket::open(source)?)));
+    }
+    let folder = Path::new(source).canonicalize();
+    Ok(Root::Folder(folder.with_context(|| format!("the source folder {source} can't be opened"))?))
 }
 
 /// Gives a thread of heavy work less weight (nice 10) than those that accept calls and pass bytes on: a call's way in
@@ -86,7 +92,7 @@ async fn serve(config: Config, engine: Arc<Engine>) -> Result<()> {
         .context("can't set up reflection")?;
     let (stop, mut stopping) = watch::channel(false);
     let watches = Watches {
-        watcher: engine.catalog().watch(),
+        watcher: engine.catalog().watch(config.bucket_poll),
         build: build(config.page_token_secret.as_bytes()),
         stopping: stopping.clone(),
     };

@@ -1,7 +1,6 @@
 //! The catalogue: what tables there are right now, and tables resolved for a query.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use quern_core::{EngineError, Reason, TableSnapshot};
 
 use crate::inspect::Inspector;
 use crate::listing::settle::TICK;
-use crate::listing::{self, FileSystems, ListedFile, ListedTable, Listing, Witness, identity};
+use crate::listing::{self, FileSystems, ListedTable, Listing, Root, Witness};
 use crate::table::Table;
 use crate::watch::Watcher;
 
@@ -31,7 +30,7 @@ const LIST_PATIENCE: Duration = Duration::from_secs(5);
 /// by the file's identity.
 #[derive(Clone)]
 pub struct Catalog {
-    roots: Arc<[PathBuf]>,
+    roots: Arc<[Root]>,
     systems: Arc<FileSystems>,
     inspector: Inspector,
     united: Cache<String, Result<Arc<Table>, EngineError>>,
@@ -48,8 +47,7 @@ struct Seen {
 impl Seen {
     /// Whether a listing would give the same table now.
     fn holds(&self) -> bool {
-        let file = |file: &ListedFile| std::fs::metadata(&file.path).is_ok_and(|m| identity(&m) == file.identity);
-        self.roots.iter().all(Witness::holds) && self.table.files.iter().all(|(listed, _)| file(listed))
+        self.roots.iter().all(Witness::holds) && self.table.files.iter().all(|(listed, _)| listed.is_unchanged())
     }
 }
 
@@ -82,8 +80,8 @@ pub enum TableState {
 }
 
 impl Catalog {
-    /// A catalogue over source folders. `footers` is shared with the scans; `parallel` bounds concurrent inspections.
-    pub fn new(roots: Vec<PathBuf>, footers: Arc<FileMetadataCache>, parallel: usize) -> Self {
+    /// A catalogue over sources. `footers` is shared with the scans; `parallel` bounds concurrent inspections.
+    pub fn new(roots: Vec<Root>, footers: Arc<FileMetadataCache>, parallel: usize) -> Self {
         let systems = Arc::new(FileSystems::detect());
         Self {
             roots: roots.into(),
@@ -95,6 +93,11 @@ impl Catalog {
     }
 
     async fn list(&self, wanted: Option<BTreeSet<String>>) -> Result<Listing, EngineError> {
+        for root in self.roots.iter() {
+            if let Root::Bucket(bucket) = root {
+                bucket.listed().await;
+            }
+        }
         let (roots, systems) = (Arc::clone(&self.roots), Arc::clone(&self.systems));
         tokio::task::spawn_blocking(move || listing::list(&roots, wanted.as_ref(), &systems))
             .await
@@ -124,9 +127,10 @@ impl Catalog {
         Ok(tables.map(|table| TableSnapshot { snapshot: table.snapshot_id(), table: table.name }).collect())
     }
 
-    /// Starts to watch the sources.
-    pub fn watch(&self) -> Watcher {
-        Watcher::start(Arc::clone(&self.roots), Arc::clone(&self.systems))
+    /// Starts to watch the sources, buckets by listing them at this interval on the caller's runtime. Before that nothing is
+    /// known of buckets, and whoever asks for their tables waits.
+    pub fn watch(&self, bucket_poll: Duration) -> Watcher {
+        Watcher::start(Arc::clone(&self.roots), Arc::clone(&self.systems), bucket_poll)
     }
 
     /// Every table, ordered by name, and what was passed over. Tables whose inspection takes longer than a few seconds
@@ -149,7 +153,8 @@ impl Catalog {
         match listing.tables.remove(name) {
             None => {
                 let unknown = self.unknown(name).await?;
-                Err(EngineError { reason: Reason::TableNotFound, ..unknown })
+                let reason = if unknown.reason.is_lasting() { Reason::TableNotFound } else { unknown.reason };
+                Err(EngineError { reason, ..unknown })
             }
             Some(Err(error)) => Ok(describe(name.to_owned(), None, Some(Err(error)))),
             Some(Ok(listed)) => {
@@ -180,8 +185,7 @@ impl Catalog {
         }
         let united = join_all(listed.iter().map(|table| self.unite(table))).await;
         let tables = listed.iter().zip(united).map(|(listed, united)| {
-            let changed = |e: &EngineError| e.reason == Reason::SnapshotChanged;
-            let table = united.map_err(|e| if changed(&e) { e } else { broken(&listed.name, &e) })?;
+            let table = united.map_err(|e| broken(&listed.name, &e))?;
             if let (true, true, Some(roots)) = (listed.lone, listed.settled(), &roots) {
                 let seen = Seen { table: Arc::clone(&table), roots: Arc::clone(roots) };
                 self.seen.insert(listed.name.clone(), Arc::new(seen));
@@ -230,7 +234,7 @@ impl Catalog {
             let files = listed.files.iter().cloned().zip(infos).collect();
             Table::unite(listed, snapshot.clone(), files).map(Arc::new)
         });
-        if !matches!(&united, Err(e) if matches!(e.reason, Reason::SnapshotChanged | Reason::Internal)) {
+        if !matches!(&united, Err(e) if !e.reason.is_lasting()) {
             self.united.insert(snapshot, united.clone());
         }
         united
@@ -238,6 +242,9 @@ impl Catalog {
 
     async fn unknown(&self, name: &str) -> Result<EngineError, EngineError> {
         let listing = self.list(None).await?;
+        if let Some(unavailable) = listing.unavailable {
+            return Ok(unavailable);
+        }
         let names = || listing.tables.keys().map(String::as_str);
         let hint = if let Some(instead) = listing.ambiguous.get(name) {
             format!("several files have that name; ask for {}", some_of(instead.iter().map(String::as_str)))
@@ -252,7 +259,11 @@ impl Catalog {
     }
 }
 
+/// The error of a table that can't be read. What may be otherwise at the next attempt is said as it is.
 fn broken(name: &str, error: &EngineError) -> EngineError {
+    if !error.reason.is_lasting() {
+        return error.clone();
+    }
     let mut out = EngineError::new(Reason::TableBroken, format!("table `{name}` can't be read: {}", error.message));
     out.metadata = error.metadata.clone();
     out.with("table", name).with("cause", error.reason.as_str())

@@ -73,7 +73,7 @@ impl Inspector {
                 read(&work, &this.footers).await.map(Arc::new)
             };
             let result = this.known.get_with(key(&work), read).await;
-            if matches!(&result, Err(e) if e.reason == Reason::SnapshotChanged) {
+            if matches!(&result, Err(e) if !e.reason.is_lasting()) {
                 // Says nothing about the content of this identity.
                 this.known.invalidate(&key(&work)).await;
             }
@@ -128,9 +128,10 @@ async fn parquet(
 ) -> Result<FileInfo, EngineError> {
     let meta = object_meta(file);
     let reader = DFParquetMetadata::new(store, &meta).with_file_metadata_cache(Some(Arc::clone(footers)));
-    let broken = |e: datafusion::error::DataFusionError| match find_changed(&e) {
-        Some(_) => changed(file),
-        None => corrupt(file, &e.strip_backtrace()),
+    let broken = |e: datafusion::error::DataFusionError| match (find_changed(&e), find::<EngineError>(&e)) {
+        (Some(_), _) => changed(file),
+        (None, Some(unavailable)) => unavailable.clone(),
+        (None, None) => corrupt(file, &e.strip_backtrace()),
     };
     let metadata = reader.fetch_metadata().await.map_err(broken)?;
     // The page index may lie in a part of the file that was cut off: what the footer promises must be there.
@@ -169,6 +170,9 @@ fn read_error(file: &ListedFile, error: &object_store::Error) -> EngineError {
     if find_changed(error).is_some() {
         return changed(file);
     }
+    if let Some(unavailable) = find::<EngineError>(error) {
+        return unavailable.clone();
+    }
     let why = std::iter::successors(std::error::Error::source(error), |e| e.source())
         .find_map(|e| e.downcast_ref::<std::io::Error>())
         .map_or_else(|| "the storage failed".to_owned(), |e| e.kind().to_string());
@@ -177,9 +181,14 @@ fn read_error(file: &ListedFile, error: &object_store::Error) -> EngineError {
 
 /// The [`SnapshotChanged`] among an error's causes, if there is one.
 pub fn find_changed<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a SnapshotChanged> {
+    find(error)
+}
+
+/// The error of this type among an error's causes, if there is one.
+pub fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
     let mut cause = Some(error);
     while let Some(e) = cause {
-        if let Some(found) = e.downcast_ref::<SnapshotChanged>() {
+        if let Some(found) = e.downcast_ref::<T>() {
             return Some(found);
         }
         cause = match e.downcast_ref::<Arc<datafusion::error::DataFusionError>>() {

@@ -4,6 +4,7 @@
 //! of a table, [`provider`] scans exactly those files through [`store`], and keeps what it decodes in [`hot`]. Nothing here
 //! knows SQL limits or transports.
 
+pub mod bucket;
 pub mod catalog;
 pub mod hot;
 pub mod inspect;
@@ -21,7 +22,9 @@ pub mod widen;
 mod decode;
 mod scan;
 
+pub use bucket::Bucket;
 pub use catalog::{Catalog, TableDescription, TableState};
+pub use listing::Root;
 pub use scan::{Caches, Points, Positions, RowScan};
 pub use store::{PinnedStore, SnapshotChanged};
 pub use table::Table;

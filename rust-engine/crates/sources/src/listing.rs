@@ -1,24 +1,36 @@
 //! Our own listing: which files lie in the sources right now, and which tables they are.
 //!
-//! Nothing here is cached: each call looks at the file system. The rules are DESIGN's "Where files become tables".
+//! Nothing here is cached: each call looks at the file system, and for buckets at what [`crate::bucket`] saw last. The rules are DESIGN's "Where files become tables".
 
 mod entry;
+mod objects;
 pub(crate) mod settle;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use quern_core::{EngineError, Reason, SnapshotHasher};
 
-pub(crate) use entry::identity;
+use crate::bucket::Bucket;
 pub use entry::{Compression, FileFormat, ListedFile};
+pub(crate) use entry::{Place, identity};
+pub(crate) use objects::Objects;
 pub use settle::FileSystems;
 use walk::{Notes, RootEntry, RootEntryKind};
 
 /// The most files that one table may have. A folder with more is a broken table.
 pub const MAX_FILES_PER_TABLE: usize = 100_000;
+
+/// Where tables come from.
+#[derive(Clone, Debug)]
+pub enum Root {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// A bucket.
+    Bucket(Arc<Bucket>),
+}
 
 /// What the sources hold at one moment.
 #[derive(Debug, Default)]
@@ -31,7 +43,9 @@ pub struct Listing {
     pub passed_over: Vec<(String, String)>,
     /// Whether something listed can change without inotify telling.
     pub unwatchable: bool,
-    /// The source folders as they were just before they were listed, where a change after that would surely show.
+    /// Why tables may be missing: sources of which nothing is known now.
+    pub(crate) unavailable: Option<EngineError>,
+    /// The sources as they were just before they were listed, where a change after that would surely show.
     pub(crate) roots: Option<Vec<Witness>>,
 }
 
@@ -69,41 +83,54 @@ impl ListedTable {
     }
 }
 
-/// A source folder at one moment.
+/// A source at one moment.
 #[derive(Clone, Debug)]
-pub(crate) struct Witness {
-    path: PathBuf,
-    identity: String,
+pub(crate) enum Witness {
+    Folder { path: PathBuf, identity: String },
+    Bucket { bucket: Arc<Bucket>, generation: u64 },
 }
 
 impl Witness {
-    /// The folder as it is now; nothing where a change might not show.
-    fn of(path: &Path, systems: &FileSystems) -> Option<Self> {
+    /// The source as it is now; nothing where a change might not show.
+    fn of(root: &Root, systems: &FileSystems) -> Option<Self> {
+        let path = match root {
+            Root::Bucket(bucket) => {
+                return Some(Self::Bucket { bucket: Arc::clone(bucket), generation: bucket.generation() });
+            }
+            Root::Folder(path) => path,
+        };
         let metadata = std::fs::metadata(path).ok()?;
         let sure = systems.watchable(&metadata) && systems.settled(&metadata, std::time::SystemTime::now());
-        sure.then(|| Self { path: path.to_owned(), identity: identity(&metadata) })
+        sure.then(|| Self::Folder { path: path.clone(), identity: identity(&metadata) })
     }
 
     /// Whether it is still the same. Blocking, on a local file system.
     pub(crate) fn holds(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|metadata| identity(&metadata) == self.identity)
+        match self {
+            Self::Folder { path, identity: known } => std::fs::metadata(path).is_ok_and(|m| identity(&m) == *known),
+            Self::Bucket { bucket, generation } => bucket.generation() == *generation,
+        }
     }
 }
 
 /// Lists the sources. Blocking: call it off the async threads.
 ///
 /// With `wanted`, folders whose name is not among them are not walked; their tables are left out.
-pub fn list(
-    roots: &[PathBuf],
-    wanted: Option<&BTreeSet<String>>,
-    systems: &FileSystems,
-) -> Result<Listing, EngineError> {
+pub fn list(roots: &[Root], wanted: Option<&BTreeSet<String>>, systems: &FileSystems) -> Result<Listing, EngineError> {
     let mut listing = Listing::default();
     let mut notes = Notes::new(systems);
     let mut by_name: BTreeMap<String, Vec<RootEntry>> = BTreeMap::new();
     listing.roots = roots.iter().map(|root| Witness::of(root, systems)).collect();
     for root in roots {
-        for entry in walk::root_entries(root, &mut notes)? {
+        let entries = match root {
+            Root::Folder(path) => walk::root_entries(path, &mut notes)?,
+            Root::Bucket(bucket) => {
+                let (entries, unavailable) = objects::root_entries(bucket, &mut notes);
+                listing.unavailable = listing.unavailable.take().or(unavailable);
+                entries
+            }
+        };
+        for entry in entries {
             by_name.entry(entry.base_name.clone()).or_default().push(entry);
         }
     }
@@ -163,7 +190,9 @@ fn to_table(name: &str, entry: RootEntry) -> Result<ListedTable, EngineError> {
             Ok(ListedTable { name: name.to_owned(), files, lone: entry.plain })
         }
         RootEntryKind::Unreadable(error) => Err(error),
-        RootEntryKind::Folder(path) => Err(EngineError::internal(format!("folder `{}` was not walked", shown(&path)))),
+        RootEntryKind::Folder(_) | RootEntryKind::Objects(..) => {
+            Err(EngineError::internal(format!("the folder `{}` was not walked", entry.shown)))
+        }
     }
 }
 
@@ -176,8 +205,9 @@ fn name_conflict<'a>(name: &str, entries: impl Iterator<Item = &'a RootEntry>) -
     .with("table", name)
 }
 
-fn shown(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+fn too_many_files() -> EngineError {
+    let message = format!("a table may have at most {MAX_FILES_PER_TABLE} files; split the folder");
+    EngineError::new(Reason::FileUnreadable, message)
 }
 
 #[cfg(test)]

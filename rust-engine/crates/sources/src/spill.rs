@@ -19,7 +19,7 @@ use indexmap::IndexMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::hot::{BLOCK_ROWS, SEGMENT_ROWS};
-use crate::listing::ListedFile;
+use crate::listing::{ListedFile, Place};
 use crate::scratch::Scratch;
 
 /// Text files that are smaller are as soon decoded again.
@@ -48,7 +48,9 @@ pub(crate) struct Spilled {
 
 impl Drop for Spilled {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.listed.path);
+        if let Place::Disk { path, .. } = &self.listed.place {
+            let _ = std::fs::remove_file(path);
+        }
         self.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -1,7 +1,7 @@
 //! A read-only object store that holds exactly the files of some snapshots.
 //!
-//! Every read checks, before and after, that the file is still the one that was listed. A file that changed is
-//! [`SnapshotChanged`], never mixed content. Object paths contain the file's identity, so that caches keyed by path
+//! Every read of a file checks, before and after, that it is still the one that was listed; every read of a bucket's object
+//! is on the condition that it is. What changed is [`SnapshotChanged`], never mixed content. Object paths contain the file's identity, so that caches keyed by path
 //! (Parquet footers) can never answer for other content.
 
 use std::collections::HashMap;
@@ -17,15 +17,18 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result, coalesce_ranges,
 };
 
-use crate::listing::ListedFile;
-use crate::listing::identity;
+use crate::bucket::{Bucket, cause};
+use crate::listing::{ListedFile, Place, identity};
 
 /// How much of a file one read of a stream fetches, in bytes. Bounds the memory of a streamed read.
 const STREAM_CHUNK: u64 = 1 << 20;
+/// The same of a bucket, where each read takes a while to begin.
+const REMOTE_CHUNK: usize = 8 << 20;
 
 /// A file is no longer the one that its snapshot names.
 #[derive(Debug, thiserror::Error)]
@@ -49,10 +52,7 @@ impl PinnedStore {
 
     /// The first file that is no longer what was listed. Blocking.
     pub fn first_changed(&self) -> Option<SnapshotChanged> {
-        self.files.values().find_map(|f| {
-            let unchanged = std::fs::metadata(&f.path).is_ok_and(|m| identity(&m) == f.identity);
-            (!unchanged).then(|| SnapshotChanged { file: f.shown.clone() })
-        })
+        self.files.values().find_map(|f| (!f.is_unchanged()).then(|| SnapshotChanged { file: f.shown.clone() }))
     }
 
     fn file(&self, location: &Path) -> Result<Arc<ListedFile>> {
@@ -83,12 +83,13 @@ pub fn object_meta(file: &ListedFile) -> ObjectMeta {
 struct OpenFile {
     file: File,
     listed: Arc<ListedFile>,
+    identity: String,
 }
 
 impl OpenFile {
-    fn open(listed: Arc<ListedFile>) -> Result<Self> {
-        match File::open(&listed.path) {
-            Ok(file) => Ok(Self { file, listed }),
+    fn open(listed: Arc<ListedFile>, path: &std::path::Path, identity: String) -> Result<Self> {
+        match File::open(path) {
+            Ok(file) => Ok(Self { file, listed, identity }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(changed(&listed)),
             Err(e) => Err(Error::Generic { store: "local", source: Box::new(e) }),
         }
@@ -109,7 +110,7 @@ impl OpenFile {
     /// The open file must be the listed one; the name may meanwhile belong to another, which later requests see.
     fn check(&self) -> Result<()> {
         let metadata = self.file.metadata().map_err(|e| Error::Generic { store: "local", source: Box::new(e) })?;
-        if identity(&metadata) == self.listed.identity { Ok(()) } else { Err(changed(&self.listed)) }
+        if identity(&metadata) == self.identity { Ok(()) } else { Err(changed(&self.listed)) }
     }
 }
 
@@ -137,6 +138,47 @@ fn stream(open: Arc<OpenFile>, range: Range<u64>) -> BoxStream<'static, Result<B
     .boxed()
 }
 
+/// An object of a bucket, read as long as it is what was listed.
+#[derive(Clone)]
+struct Remote {
+    bucket: Arc<Bucket>,
+    meta: ObjectMeta,
+    listed: Arc<ListedFile>,
+}
+
+impl Remote {
+    async fn read(self, range: Range<u64>) -> Result<Bytes> {
+        let tagged = self.meta.e_tag.is_some();
+        let options = GetOptions {
+            if_match: self.meta.e_tag.clone(),
+            if_unmodified_since: (!tagged).then_some(self.meta.last_modified),
+            range: Some(GetRange::Bounded(range.clone())),
+            ..GetOptions::default()
+        };
+        let read = async { self.bucket.store().get_opts(&self.meta.location, options).await?.bytes().await };
+        match read.await {
+            Ok(bytes) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
+            Ok(bytes) => {
+                let wanted = range.end - range.start;
+                Err(self.failed(&format!("it sent {} bytes where {wanted} were asked for", bytes.len())))
+            }
+            Err(Error::Precondition { .. } | Error::NotFound { .. }) => Err(changed(&self.listed)),
+            Err(error) => Err(self.failed(&cause(&error))),
+        }
+    }
+
+    fn failed(&self, why: &str) -> Error {
+        Error::Generic { store: "bucket", source: Box::new(self.bucket.unavailable(why)) }
+    }
+
+    /// The bytes of a range front to back; the next part is on its way while one is worked on.
+    fn stream(self, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+        let parts =
+            range.clone().step_by(REMOTE_CHUNK).map(move |start| start..(start + REMOTE_CHUNK as u64).min(range.end));
+        stream::iter(parts).map(move |part| self.clone().read(part)).buffered(2).boxed()
+    }
+}
+
 fn read_only<T>(operation: &str) -> Result<T> {
     Err(Error::NotImplemented { operation: operation.to_owned(), implementer: "PinnedStore".to_owned() })
 }
@@ -162,25 +204,37 @@ impl ObjectStore for PinnedStore {
         let payload = if options.head {
             stream::empty().boxed()
         } else {
-            let open = blocking(move || {
-                let open = OpenFile::open(listed)?;
-                open.check()?;
-                Ok(open)
-            })
-            .await?;
-            stream(Arc::new(open), range.clone())
+            match listed.place.clone() {
+                Place::Disk { path, identity } => {
+                    let open = blocking(move || {
+                        let open = OpenFile::open(listed, &path, identity)?;
+                        open.check()?;
+                        Ok(open)
+                    });
+                    stream(Arc::new(open.await?), range.clone())
+                }
+                Place::Bucket { bucket, meta } => Remote { bucket, meta, listed }.stream(range.clone()),
+            }
         };
         Ok(GetResult { payload: GetResultPayload::Stream(payload), meta, range, attributes: Default::default() })
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         let listed = self.file(location)?;
-        let ranges = ranges.to_vec();
-        blocking(move || {
-            let open = OpenFile::open(listed)?;
-            ranges.iter().map(|range| open.read(range)).collect()
-        })
-        .await
+        match listed.place.clone() {
+            Place::Disk { path, identity } => {
+                let ranges = ranges.to_vec();
+                blocking(move || {
+                    let open = OpenFile::open(listed, &path, identity)?;
+                    ranges.iter().map(|range| open.read(range)).collect()
+                })
+                .await
+            }
+            Place::Bucket { bucket, meta } => {
+                let remote = Remote { bucket, meta, listed };
+                coalesce_ranges(ranges, |range| remote.clone().read(range), OBJECT_STORE_COALESCE_DEFAULT).await
+            }
+        }
     }
 
     async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> Result<PutResult> {

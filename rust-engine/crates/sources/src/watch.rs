@@ -5,6 +5,7 @@
 //!
 //! The bound: a change to a local file is told 100 ms after it was made at the latest, unless listing all tables takes
 //! longer; then [`Event::Behind`] is told instead, within 50 ms, and what is known holds nothing until the next event.
+//! Buckets are listed as [`crate::bucket`] says; what changed in them is told at once when that is known.
 //! What inotify can't see is polled at [`POLL`]: symbolic links (their targets lie elsewhere), hard links (written
 //! under another name), and file systems on which others than this machine write. What makes no event even on a
 //! watched file system, above all writes through a memory map, is found by the listing every [`SAFETY`].
@@ -14,7 +15,6 @@
 mod lister;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,9 +23,10 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, INotifyWatcher, RecursiveMode, Watcher as _};
 use quern_core::TableSnapshot;
 use tokio::sync::broadcast;
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::listing::FileSystems;
 use crate::listing::settle::TICK;
+use crate::listing::{FileSystems, Root};
 use lister::{Lister, Tables};
 
 /// How often what inotify can't see is listed, where a listing is quick.
@@ -68,6 +69,7 @@ pub enum Event {
 pub struct Watcher {
     shared: Arc<Shared>,
     _stop: Sender<Signal>,
+    _polls: Vec<AbortOnDropHandle<()>>,
 }
 
 struct Shared {
@@ -84,6 +86,7 @@ struct State {
 /// What wakes the thread.
 enum Signal {
     Inotify(notify::Result<notify::Event>),
+    Bucket,
 }
 
 impl Shared {
@@ -120,10 +123,17 @@ impl Shared {
 
 impl Watcher {
     /// Starts to watch. The first picture is there as soon as all tables are listed once.
-    pub(crate) fn start(roots: Arc<[PathBuf]>, systems: Arc<FileSystems>) -> Self {
+    pub(crate) fn start(roots: Arc<[Root]>, systems: Arc<FileSystems>, bucket_poll: Duration) -> Self {
         let state = State { tables: None, behind: true, verified: Instant::now() };
         let shared = Arc::new(Shared { state: Mutex::new(state), events: broadcast::channel(BACKLOG).0 });
         let (signals, received) = mpsc::channel();
+        let buckets = roots.iter().filter_map(|root| if let Root::Bucket(bucket) = root { Some(bucket) } else { None });
+        let polls = buckets.flat_map(|bucket| {
+            let (mut changes, signals) = (bucket.changes(), signals.clone());
+            let tell = async move { while changes.changed().await.is_ok() && signals.send(Signal::Bucket).is_ok() {} };
+            [tokio::spawn(tell), tokio::spawn(Arc::clone(bucket).poll(bucket_poll))].map(AbortOnDropHandle::new)
+        });
+        let polls = polls.collect();
         let thread = Thread {
             shared: Arc::clone(&shared),
             lister: Lister::start(Arc::clone(&roots), systems),
@@ -132,7 +142,7 @@ impl Watcher {
             signals: signals.clone(),
         };
         std::thread::spawn(move || thread.run(&received));
-        Self { shared, _stop: signals }
+        Self { shared, _stop: signals, _polls: polls }
     }
 
     /// What is known now, `None` where that is nothing yet or no longer true, and the events from then on.
@@ -153,7 +163,7 @@ impl Watcher {
 struct Thread {
     shared: Arc<Shared>,
     lister: Lister,
-    roots: Arc<[PathBuf]>,
+    roots: Arc<[Root]>,
     inotify: Option<INotifyWatcher>,
     signals: Sender<Signal>,
 }
@@ -220,7 +230,9 @@ impl Thread {
         let config = notify::Config::default().with_follow_symlinks(false);
         let watcher = INotifyWatcher::new(handler, config).and_then(|mut watcher| {
             for root in self.roots.iter() {
-                watcher.watch(root, RecursiveMode::Recursive)?;
+                if let Root::Folder(root) = root {
+                    watcher.watch(root, RecursiveMode::Recursive)?;
+                }
             }
             Ok(watcher)
         });
@@ -302,8 +314,11 @@ enum Sign {
 }
 
 fn judge(signal: &Signal) -> Sign {
-    let Signal::Inotify(event) = signal;
-    let Ok(event) = event else { return Sign::Lost };
+    let event = match signal {
+        Signal::Bucket => return Sign::Change,
+        Signal::Inotify(Ok(event)) => event,
+        Signal::Inotify(Err(_)) => return Sign::Lost,
+    };
     if event.need_rescan() {
         return Sign::Lost;
     }

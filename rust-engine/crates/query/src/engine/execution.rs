@@ -64,6 +64,6 @@ impl Running {
             Ok(None) => EngineError::internal("the result ended without a receipt"),
         };
         // Whatever went wrong on files that changed meanwhile is best answered by a new attempt.
-        Err(self.pins.changed().await.unwrap_or(error))
+        Err(self.pins.explain(error).await)
     }
 }

@@ -3,11 +3,15 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
+use object_store::ObjectMeta;
+use quern_core::SnapshotHasher;
 
 use super::settle::{self, FileSystems};
+use crate::bucket::Bucket;
 
 /// What a file holds, by its extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,22 +74,33 @@ pub(crate) fn parse_name(name: &str) -> Option<ParsedName<'_>> {
     Some(ParsedName { stem, suffix: format!("{extension}{compressed}"), extension, format: *format, compression })
 }
 
+/// Where a file lies, and by what a later look knows it unchanged.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// On a file system.
+    Disk {
+        /// Never shown to callers.
+        path: PathBuf,
+        identity: String,
+    },
+    /// In a bucket, as it was listed.
+    Bucket { bucket: Arc<Bucket>, meta: ObjectMeta },
+}
+
 /// A file at one moment: where it lies and the identity by which a later read knows it unchanged.
 #[derive(Clone, Debug)]
 pub struct ListedFile {
-    /// Where it lies. Never shown to callers.
-    pub path: PathBuf,
+    /// Where it lies.
+    pub(crate) place: Place,
     /// The path below its source folder, for messages.
     pub shown: String,
     /// The size in bytes.
     pub size: u64,
     /// When the content was last changed, by the file system's word.
     pub modified: DateTime<Utc>,
-    /// The identity: device, inode, size, and the times of the last change to content and to inode, in nanoseconds.
-    /// While the file is not settled, with a word that no other listing has.
+    /// The identity: device, inode, size, and the times of the last change to content and to inode, in nanoseconds; of an
+    /// object its entity tag. While the file is not settled, with a word that no other listing has.
     pub etag: String,
-    /// The identity alone, which a later look is compared with.
-    pub(crate) identity: String,
     /// Whether a change after the listing would surely show in the identity.
     pub settled: bool,
     /// The format.
@@ -113,18 +128,49 @@ impl ListedFile {
             size: metadata.len(),
             modified: metadata.modified().map(DateTime::from).unwrap_or_default(),
             etag: if settled { identity.clone() } else { format!("{identity}-{}", settle::once()) },
-            identity,
             settled,
             format: name.format,
             extension: name.extension,
             compression: name.compression,
             partitions: Vec::new(),
-            path,
+            place: Place::Disk { path, identity },
         }
     }
-}
 
-impl ListedFile {
+    /// An object of a bucket. Its entity tag is all that is asked of it later.
+    pub(super) fn of(
+        bucket: Arc<Bucket>,
+        meta: ObjectMeta,
+        shown: &str,
+        name: &ParsedName<'_>,
+        partitions: Vec<(String, String)>,
+    ) -> Self {
+        let tag = meta.e_tag.clone().unwrap_or_else(|| meta.last_modified.to_rfc3339());
+        let mut hasher = SnapshotHasher::new();
+        hasher.part(bucket.to_string().as_bytes()).part(meta.location.as_ref().as_bytes());
+        hasher.part(tag.as_bytes()).part(&meta.size.to_le_bytes());
+        Self {
+            shown: shown.to_owned(),
+            size: meta.size,
+            modified: meta.last_modified,
+            etag: hasher.finish(),
+            settled: true,
+            format: name.format,
+            extension: name.extension,
+            compression: name.compression,
+            partitions,
+            place: Place::Bucket { bucket, meta },
+        }
+    }
+
+    /// Whether it is still what was listed, as far as a look at a local file system tells; whoever reads an object names its
+    /// tag. Blocking for microseconds.
+    pub(crate) fn is_unchanged(&self) -> bool {
+        match &self.place {
+            Place::Disk { path, identity: known } => std::fs::metadata(path).is_ok_and(|m| identity(&m) == *known),
+            Place::Bucket { .. } => true,
+        }
+    }
     /// Whether it is text, which is dear to decode.
     pub(crate) fn is_text(&self) -> bool {
         !matches!(self.format, FileFormat::Parquet | FileFormat::Arrow)
@@ -135,11 +181,10 @@ impl ListedFile {
         let identity = identity(metadata);
         Self {
             shown: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            path,
             size: metadata.len(),
             modified: metadata.modified().map(DateTime::from).unwrap_or_default(),
             etag: identity.clone(),
-            identity,
+            place: Place::Disk { path, identity },
             settled: true,
             format: FileFormat::Parquet,
             extension: "parquet",

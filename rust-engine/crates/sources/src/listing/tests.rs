@@ -13,7 +13,7 @@ fn write(root: &Path, name: &str, content: &str) {
 }
 
 fn listed(root: &Path) -> Listing {
-    list(&[root.to_owned()], None, &FileSystems::detect()).expect("lists")
+    list(&[Root::Folder(root.to_owned())], None, &FileSystems::detect()).expect("lists")
 }
 
 #[test]

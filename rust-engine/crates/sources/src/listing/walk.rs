@@ -3,18 +3,22 @@
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use quern_core::name::table_name;
 use quern_core::{EngineError, Reason};
 
-use super::MAX_FILES_PER_TABLE;
 use super::entry::{ListedFile, parse_name};
+use super::objects::{self, Objects};
 use super::settle::FileSystems;
+use super::{MAX_FILES_PER_TABLE, too_many_files};
+use crate::bucket::Bucket;
 
 /// How deep folders below a table's folder may be nested.
-const MAX_DEPTH: usize = 32;
+pub(super) const MAX_DEPTH: usize = 32;
 
 /// Something directly in a source folder that may be a table.
 pub(super) struct RootEntry {
@@ -29,6 +33,8 @@ pub(super) struct RootEntry {
 
 pub(super) enum RootEntryKind {
     Folder(PathBuf),
+    /// The objects below a folder's name in a bucket.
+    Objects(Arc<Bucket>, Arc<Objects>, Range<usize>),
     Files(Vec<ListedFile>),
     Unreadable(EngineError),
 }
@@ -51,7 +57,7 @@ impl<'a> Notes<'a> {
         Self { systems, passed_over: Vec::new(), unwatchable: false, budding: HashSet::new() }
     }
 
-    fn pass(&mut self, what: String, why: &str) {
+    pub(super) fn pass(&mut self, what: String, why: &str) {
         self.passed_over.push((what, why.to_owned()));
     }
 
@@ -124,18 +130,24 @@ pub(super) fn root_entries(root: &Path, notes: &mut Notes<'_>) -> Result<Vec<Roo
 
 /// Walks a folder entry; `None` where it holds no data and so is no table.
 pub(super) fn expand(entry: RootEntry, notes: &mut Notes<'_>) -> Option<RootEntry> {
-    let RootEntryKind::Folder(path) = &entry.kind else { return Some(entry) };
     let passed_before = notes.passed_over.len();
-    let mut walk = Walk { files: Vec::new(), ancestors: HashSet::new(), notes };
-    let kind = match walk.folder(path, &entry.shown, &[], 0) {
+    let files = match &entry.kind {
+        RootEntryKind::Folder(path) => {
+            let mut walk = Walk { files: Vec::new(), ancestors: HashSet::new(), notes };
+            walk.folder(path, &entry.shown, &[], 0).map(|()| walk.files)
+        }
+        RootEntryKind::Objects(bucket, objects, range) => objects::files(bucket, objects, range.clone(), notes),
+        RootEntryKind::Files(_) | RootEntryKind::Unreadable(_) => return Some(entry),
+    };
+    let kind = match files {
         Err(error) => RootEntryKind::Unreadable(error),
-        Ok(()) if walk.files.is_empty() => {
+        Ok(files) if files.is_empty() => {
             if notes.passed_over.len() == passed_before {
                 notes.pass(entry.shown.clone(), "the folder holds no data files");
             }
             return None;
         }
-        Ok(()) => RootEntryKind::Files(walk.files),
+        Ok(files) => RootEntryKind::Files(files),
     };
     Some(RootEntry { kind, ..entry })
 }
@@ -198,7 +210,7 @@ impl Walk<'_, '_> {
         self.notes.look_at(child, &metadata);
         if metadata.is_dir() {
             let mut below = partitions.to_vec();
-            below.extend(name.split_once('=').map(|(key, value)| (key.to_owned(), decode_value(value))));
+            below.extend(partition(name));
             return self.folder(path, shown, &below, depth + 1);
         }
         let (true, Some(parsed)) = (metadata.is_file(), parsed) else { return Ok(()) };
@@ -207,16 +219,18 @@ impl Walk<'_, '_> {
             return Ok(());
         }
         if self.files.len() == MAX_FILES_PER_TABLE {
-            return Err(EngineError::new(
-                Reason::FileUnreadable,
-                format!("a table may have at most {MAX_FILES_PER_TABLE} files; split the folder"),
-            ));
+            return Err(too_many_files());
         }
         let mut file = ListedFile::new(path.to_owned(), shown.to_owned(), &metadata, &parsed, self.notes.systems);
         file.partitions = partitions.to_vec();
         self.files.push(file);
         Ok(())
     }
+}
+
+/// The column and value of a `key=value` folder.
+pub(super) fn partition(folder: &str) -> Option<(String, String)> {
+    folder.split_once('=').map(|(key, value)| (key.to_owned(), decode_value(value)))
 }
 
 /// Hive writes the values of partition folders percent-encoded.
@@ -258,7 +272,7 @@ fn sorted_children(path: &Path) -> io::Result<Vec<Child>> {
     Ok(children)
 }
 
-fn is_skipped(name: &str) -> bool {
+pub(super) fn is_skipped(name: &str) -> bool {
     name.starts_with(['.', '_']) || name.ends_with(".tmp") || name == "quern.yaml"
 }
 

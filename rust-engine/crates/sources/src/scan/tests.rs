@@ -20,7 +20,7 @@ use crate::hot::{BLOCK_ROWS, HotCounts};
 use crate::provider::SnapshotProvider;
 use crate::scratch::Scratch;
 use crate::spill::Spills;
-use crate::{Catalog, PinnedStore};
+use crate::{Catalog, PinnedStore, Root};
 
 mod by_key;
 
@@ -96,7 +96,7 @@ impl Fixture {
         let hot = Arc::new(HotColumns::new(hot, &memory, spills));
         let keys = Arc::new(KeyIndexes::new(hot.lendable()));
         let caches = Caches { footers: Arc::clone(&footers), hot, keys };
-        let catalog = Catalog::new(vec![folder.path().to_owned()], footers, 2);
+        let catalog = Catalog::new(vec![Root::Folder(folder.path().to_owned())], footers, 2);
         Self { catalog, caches, memory, scratch, _folder: folder }
     }
 

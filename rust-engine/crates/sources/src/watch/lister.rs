@@ -1,12 +1,11 @@
 //! The thread that lists, so that the watching thread can say that it takes long.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
-use crate::listing::{self, FileSystems};
+use crate::listing::{self, FileSystems, Root};
 
 /// Every table's snapshot id by name.
 pub(super) type Tables = BTreeMap<String, String>;
@@ -26,7 +25,7 @@ pub(super) struct Lister {
 }
 
 impl Lister {
-    pub(super) fn start(roots: Arc<[PathBuf]>, systems: Arc<FileSystems>) -> Self {
+    pub(super) fn start(roots: Arc<[Root]>, systems: Arc<FileSystems>) -> Self {
         let (jobs, received) = mpsc::sync_channel(1);
         let (answered, answers) = mpsc::sync_channel(1);
         std::thread::spawn(move || {
@@ -57,7 +56,7 @@ impl Lister {
     }
 }
 
-fn list(roots: &[PathBuf], systems: &FileSystems) -> Option<Answer> {
+fn list(roots: &[Root], systems: &FileSystems) -> Option<Answer> {
     let listing = listing::list(roots, None, systems).ok()?;
     let tables: Vec<_> = listing.tables.into_values().flatten().collect();
     Some(Answer {

@@ -16,7 +16,7 @@ struct Seen {
 
 impl Seen {
     fn start(root: &Path) -> Self {
-        let watcher = Watcher::start([root.to_owned()].into(), Arc::new(FileSystems::detect()));
+        let watcher = Watcher::start([Root::Folder(root.to_owned())].into(), Arc::new(FileSystems::detect()), SAFETY);
         let (_, events) = watcher.subscribe();
         let mut seen = Self { watcher, tables: BTreeMap::new(), events };
         seen.until("the first picture", |_, well| well);
@@ -137,7 +137,7 @@ fn coarse_clocks_give_no_id_twice_before_a_tick_has_passed() {
 
     let dir = tempfile::tempdir().expect("temp dir");
     let id = |systems: &FileSystems| {
-        let listing = list(&[dir.path().to_owned()], None, systems).expect("lists");
+        let listing = list(&[Root::Folder(dir.path().to_owned())], None, systems).expect("lists");
         let table = listing.tables["a"].clone().expect("a table");
         (table.snapshot_id(), table.settled())
     };
