@@ -803,6 +803,15 @@ func TestStrictRequestsTakeNothingThatTheWatchAloneVouchesFor(t *testing.T) {
 	shared := &memory{}
 	s := newSource()
 	do(t, newCache(t, s, func(o *Options) { o.Shared = shared }), request("q", s.run(nil)))
+	// The answer is there before the shared level has all of it; its tables come last.
+	waitFor(t, func() bool {
+		whole := false
+		shared.values.Range(func(name, _ any) bool {
+			whole = strings.Contains(name.(string), ":tables:")
+			return !whole
+		})
+		return whole
+	})
 
 	s.set("2")
 	shared.asked, shared.gate = make(chan struct{}, 9), make(chan struct{})
