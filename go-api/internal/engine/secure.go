@@ -34,7 +34,10 @@ type secured struct {
 func (s *secured) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	conn, info, err := s.TransportCredentials.ClientHandshake(ctx, authority, raw)
 	if err != nil {
-		s.failures.add("the engine is not trusted, or speaks no TLS", raw.RemoteAddr(), err)
+		// Who closes the client is no failure.
+		if !errors.Is(ctx.Err(), context.Canceled) {
+			s.failures.add("the TLS handshake failed", raw.RemoteAddr(), err)
+		}
 		return nil, nil, err
 	}
 	return &alertedConn{Conn: conn, failures: s.failures}, info, nil

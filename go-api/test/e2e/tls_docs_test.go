@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/goccy/go-yaml"
+
 	"github.com/quern-data/quern/go-api/test/harness"
 )
 
@@ -39,6 +41,27 @@ func TestTLSByTheBook(t *testing.T) {
 		t.Errorf("openssl verify says %s", said)
 	}
 
+	// What cert-manager is told is YAML, and makes the names that the flags ask for.
+	manifest := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindSubmatch(page)
+	if manifest == nil {
+		t.Fatal("docs/tls.md shows no manifests")
+	}
+	names := map[string][]string{}
+	for part := range strings.SplitSeq(string(manifest[1]), "---\n") {
+		var resource struct {
+			Kind string
+			Spec struct {
+				SecretName string   `yaml:"secretName"`
+				DNSNames   []string `yaml:"dnsNames"`
+			}
+		}
+		must(t, yaml.Unmarshal([]byte(part), &resource))
+		names[resource.Spec.SecretName] = resource.Spec.DNSNames
+	}
+	if !slices.Equal(names["quern-engine-tls"], []string{engineName}) || !slices.Equal(names["quern-edge-tls"], []string{edgeName}) {
+		t.Errorf("the certificates are for %v", names)
+	}
+
 	console := regexp.MustCompile("(?s)```console\n(.*?)```").FindSubmatch(page)
 	if console == nil {
 		t.Fatal("docs/tls.md shows no commands")
@@ -61,7 +84,7 @@ func TestTLSByTheBook(t *testing.T) {
 		return kept
 	}
 	engine := harness.StartTCPEngine(t, numbersDir(t), flags(commands[0], "--listen")...)
-	server := harness.StartEdge(t, engine.URL, append(flags(commands[1], "--http", "--engine"), "--engine-tls-name", "engine.quern.svc")...)
+	server := harness.StartEdge(t, engine.URL, append(flags(commands[1], "--http", "--engine"), "--engine-tls-name", engineName)...)
 	_, port, _ := strings.Cut(strings.TrimPrefix(server.URL, "http://"), ":")
 	if answer := shell(strings.ReplaceAll(commands[2], "localhost:8080", "localhost:"+port)); !strings.Contains(answer, `"numbers"`) {
 		t.Errorf("%s answers %s", commands[2], answer)
