@@ -85,6 +85,10 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 		Tables:  service.NewTables(backend.client, queries, cfg.TimeoutDefault),
 		Queries: service.NewQueryServer(queries),
 	}
+	certificates, err := openCertificates(ctx, cfg, logger, metrics, backend)
+	if err != nil {
+		return err
+	}
 	var draining atomic.Bool
 	handler, err := rest.NewHandler(ctx, rest.Options{
 		Tables:      services.Tables,
@@ -118,14 +122,17 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 	}
 
 	httpServer := newHTTPServer(handler, logger)
-	grpcServer := rpc.NewServer(services, logger)
+	if certificates != nil {
+		secureHTTP(httpServer, certificates.Server())
+	}
+	grpcServer := rpc.NewServer(services, logger, secureGRPC(certificates)...)
 	failed := make(chan error, 2)
-	go func() { failed <- httpServer.Serve(rest.Gather(httpListener)) }()
+	go func() { failed <- serveHTTP(httpServer, httpListener) }()
 	go func() { failed <- grpcServer.Serve(grpcListener) }()
 	health, stopHealth := context.WithCancel(ctx)
 	defer stopHealth()
 	go followHealth(health, backend.client, grpcServer)
-	announce(logs, httpListener, grpcListener)
+	announce(logs, httpListener, grpcListener, certificates != nil)
 
 	select {
 	case err = <-failed:
@@ -161,9 +168,9 @@ func cacheControl(tables *settings.Settings, read []cache.Snapshot) string {
 }
 
 // announce writes the line that says where the ports are, whatever the log level: with port 0 nobody could know else.
-func announce(logs io.Writer, httpListener, grpcListener net.Listener) {
+func announce(logs io.Writer, httpListener, grpcListener net.Listener, tls bool) {
 	if logger, err := telemetry.NewLogger(logs, "info"); err == nil {
-		logger.Info("serving", "http", httpListener.Addr().String(), "grpc", grpcListener.Addr().String())
+		logger.Info("serving", "http", httpListener.Addr().String(), "grpc", grpcListener.Addr().String(), "tls", tls)
 	}
 }
 

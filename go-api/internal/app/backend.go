@@ -7,24 +7,25 @@ import (
 	"io"
 	"log/slog"
 
+	"google.golang.org/grpc"
+
 	"github.com/quern-data/quern/go-api/internal/config"
 	"github.com/quern-data/quern/go-api/internal/engine"
+	"github.com/quern-data/quern/go-api/internal/tlsfiles"
 )
 
 // backend is the engine as the edge sees it: a client and, for a local engine, its supervisor.
 type backend struct {
 	client     *engine.Client
 	supervisor *engine.Supervisor
+	// certificates are what TLS to an engine elsewhere uses, nil without TLS.
+	certificates *tlsfiles.Store
 }
 
 // startEngine starts a local engine, or only connects to one that runs.
 func startEngine(cfg *config.Config, logger *slog.Logger, logs io.Writer) (*backend, error) {
 	if cfg.Engine != "" {
-		client, err := engine.Dial(cfg.Engine)
-		if err != nil {
-			return nil, err
-		}
-		return &backend{client: client}, nil
+		return dialEngine(cfg, logger)
 	}
 	binary, err := cfg.FindEngine()
 	if err != nil {
@@ -40,6 +41,22 @@ func startEngine(cfg *config.Config, logger *slog.Logger, logs io.Writer) (*back
 	}
 	supervisor.OnRestart(client.Reconnect)
 	return &backend{client: client, supervisor: supervisor}, nil
+}
+
+// dialEngine connects to an engine that runs elsewhere.
+func dialEngine(cfg *config.Config, logger *slog.Logger) (*backend, error) {
+	b := &backend{}
+	var options []grpc.DialOption
+	var err error
+	if cfg.TLS.ToEngine() {
+		files := tlsfiles.Files{Cert: cfg.TLS.EngineCert, Key: cfg.TLS.EngineKey, CA: cfg.TLS.EngineCA}
+		if b.certificates, err = tlsfiles.Open(files); err != nil {
+			return nil, fmt.Errorf("can't set up TLS to the engine: %w", err)
+		}
+		options = append(options, engine.Secure(b.certificates.Client(cfg.TLS.EngineName), logger))
+	}
+	b.client, err = engine.Dial(cfg.Engine, options...)
+	return b, err
 }
 
 // awaitServing waits for a local engine's first SERVING, and gives up when it ends before: its next try would fail the

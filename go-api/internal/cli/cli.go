@@ -45,7 +45,7 @@ func serveCommand(logs io.Writer) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "serve SOURCE...",
 		Short:   "Serve folders and buckets of data files over REST and gRPC",
-		Example: "  quern serve ./data\n  quern serve s3://bucket/prefix\n  quern serve --engine dns:///engine:9091 --http :8080",
+		Example: "  quern serve ./data\n  quern serve s3://bucket/prefix\n  quern serve --engine unix:///run/quern/engine.sock --http :8080",
 	}
 	cfg := config.Register(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, sources []string) error {
@@ -107,7 +107,7 @@ func healthcheckCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%s is no URL: %w", base, err)
 			}
-			response, err := http.DefaultClient.Do(request)
+			response, err := probeClient(request.URL).Do(request)
 			if err != nil {
 				return err
 			}

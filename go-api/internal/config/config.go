@@ -29,6 +29,8 @@ type Config struct {
 	// HTTP and GRPC are the addresses to listen on.
 	HTTP string
 	GRPC string
+	// TLS is how the edge serves and calls over TLS.
+	TLS TLS
 	// GracePeriod is how long requests under way may take after SIGTERM.
 	GracePeriod time.Duration
 	// StallTimeout is how long an HTTP caller may take no bytes before its connection is cut.
@@ -72,10 +74,11 @@ var engineSettings = []engineSetting{
 func Register(flags *pflag.FlagSet) *Config {
 	c := &Config{flags: flags}
 	flags.SortFlags = false
-	flags.StringVar(&c.HTTP, "http", "127.0.0.1:8080", "address for REST, HTTP/1.1 and HTTP/2 without TLS; port 0 takes a free one")
-	flags.StringVar(&c.GRPC, "grpc", "127.0.0.1:9090", "address for gRPC without TLS; port 0 takes a free one")
+	flags.StringVar(&c.HTTP, "http", "127.0.0.1:8080", "address for REST, HTTP/1.1 and HTTP/2; port 0 takes a free one")
+	flags.StringVar(&c.GRPC, "grpc", "127.0.0.1:9090", "address for gRPC; port 0 takes a free one")
 	flags.StringVar(&c.Engine, "engine", "", "`URL` of a running engine, dns:///host:port, tcp://host:port or unix:///path, instead of a local one")
 	flags.StringVar(&c.EngineBin, "engine-bin", "", "`path` of the engine's binary; without it, quern-engine beside this program, then on PATH")
+	c.TLS.register(flags)
 	flags.DurationVar(&c.GracePeriod, "grace-period", 20*time.Second, "how long requests under way may take after SIGTERM")
 	flags.DurationVar(&c.StallTimeout, "stall-timeout", 30*time.Second, "how long an HTTP caller may take no bytes before its connection is cut")
 	flags.StringArrayVar(&c.CORSOrigins, "cors-origin", nil, "`origin` whose pages may call from a browser, such as https://example.com, or * for all; may be repeated")
@@ -142,6 +145,7 @@ func (c *Config) check() []error {
 			failures = append(failures, err)
 		}
 	}
+	failures = append(failures, c.TLS.check(c.Engine)...)
 	for name, address := range map[string]string{"http": c.HTTP, "grpc": c.GRPC} {
 		if _, _, err := net.SplitHostPort(address); err != nil {
 			add("--%s %q is no address; write host:port, such as 127.0.0.1:0", name, address)

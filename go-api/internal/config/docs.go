@@ -44,6 +44,7 @@ const docsFoot = `
 The settings marked *(local engine)* are handed to the engine that ` + "`quern serve SOURCE…`" + ` starts, and so are
 ` + "`--timeout-default`, `--timeout-max` and `--log-level`" + `; an engine that runs elsewhere has its own. Where one of them is not given,
 the engine's default holds. ` + "`QUERN_CORS_ORIGIN`" + ` takes several origins separated by commas.
+What the flags of TLS mean together, and the engine's own: [TLS](../tls.md).
 
 Other subcommands: ` + "`quern version`" + ` prints the version; ` + "`quern healthcheck [URL]`" + ` asks ` + "`/readyz`" + ` of a running server and ends
 with 0 when it is ready, for container health checks.

@@ -49,15 +49,14 @@ type Client struct {
 }
 
 // Dial returns a client for target: `unix:///path`, `dns:///host:port` or `tcp://host:port`. It connects in the
-// background and follows the engine's health and snapshots until Close.
-func Dial(target string) (*Client, error) {
+// background and follows the engine's health and snapshots until Close. Without [Secure] it speaks without TLS.
+func Dial(target string, options ...grpc.DialOption) (*Client, error) {
 	address, err := grpcTarget(target)
 	if err != nil {
 		return nil, err
 	}
 	reconnect := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
-	conn, err := grpc.NewClient(
-		address,
+	defaults := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 2 * time.Second}),
 		grpc.WithInitialWindowSize(streamWindow),
@@ -67,7 +66,8 @@ func Dial(target string) (*Client, error) {
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableRetry(),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
-	)
+	}
+	conn, err := grpc.NewClient(address, append(defaults, options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("engine address %q: %w", target, err)
 	}

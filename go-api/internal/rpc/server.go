@@ -40,10 +40,11 @@ type Server struct {
 	health *health.Server
 }
 
-// NewServer returns a server of the services, not yet listening and not yet SERVING.
-func NewServer(services Services, logger *slog.Logger) *Server {
+// NewServer returns a server of the services, not yet listening and not yet SERVING. More options are those of its
+// transport.
+func NewServer(services Services, logger *slog.Logger, transport ...grpc.ServerOption) *Server {
 	observer := observer{logger: logger}
-	server := grpc.NewServer(
+	server := grpc.NewServer(append(transport,
 		grpc.ChainUnaryInterceptor(observer.unary, recoverUnary),
 		grpc.ChainStreamInterceptor(observer.stream, recoverStream),
 		grpc.MaxRecvMsgSize(maxRequest),
@@ -52,7 +53,7 @@ func NewServer(services Services, logger *slog.Logger) *Server {
 		grpc.ConnectionTimeout(10*time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	services.register(server)
 	checks := health.NewServer()
 	checks.SetServingStatus("", healthpb.HealthCheckResponse_NOT_SERVING)

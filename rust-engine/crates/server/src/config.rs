@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Result, bail};
 use clap::Parser;
 use quern_query::Limits;
+
+use crate::tls::{Files, PeerName};
 
 /// Executes read-only SQL over folders of data files, for the edge.
 #[derive(Debug, Parser)]
@@ -22,6 +25,27 @@ pub(crate) struct Config {
     /// Where to listen: `unix:///path` or `tcp://host:port`.
     #[arg(long, env = "QUERN_ENGINE_LISTEN", default_value = "tcp://127.0.0.1:9091")]
     pub(crate) listen: String,
+
+    /// The engine's certificate in PEM, with what lies between it and the authority: TLS on `tcp://`, with the next three.
+    /// The files are read again when they change.
+    #[arg(long, env = "QUERN_ENGINE_LISTEN_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The private key of `--tls-cert`, in PEM.
+    #[arg(long, env = "QUERN_ENGINE_LISTEN_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// The authorities that sign the certificates of who may connect, in PEM.
+    #[arg(long, env = "QUERN_ENGINE_LISTEN_TLS_CLIENT_CA", value_name = "FILE")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+
+    /// The DNS name or URI that the certificate of who connects must have.
+    #[arg(long, env = "QUERN_ENGINE_LISTEN_TLS_CLIENT_NAME", value_name = "NAME")]
+    pub(crate) tls_client_name: Option<PeerName>,
+
+    /// Listen beyond this machine without TLS: for networks that encrypt and authenticate on their own.
+    #[arg(long, env = "QUERN_PLAIN_TCP", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) plain_tcp: bool,
 
     /// Shut down when standard input ends: the sign that the supervising process is gone.
     #[arg(long)]
@@ -87,6 +111,23 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// The files of TLS, if it is asked for.
+    pub(crate) fn tls(&self) -> Result<Option<Files>> {
+        match (&self.tls_cert, &self.tls_key, &self.tls_client_ca, &self.tls_client_name) {
+            (None, None, None, None) => Ok(None),
+            (Some(cert), Some(key), Some(client_ca), Some(client_name)) => {
+                if !self.listen.starts_with("tcp://") {
+                    bail!("TLS is for `--listen tcp://host:port`, not for {}", self.listen);
+                }
+                let (cert, key, client_ca) = (cert.clone(), key.clone(), client_ca.clone());
+                Ok(Some(Files { cert, key, client_ca, client_name: client_name.clone() }))
+            }
+            _ => bail!(
+                "`--tls-cert`, `--tls-key`, `--tls-client-ca` and `--tls-client-name` go together: give all four or none"
+            ),
+        }
+    }
+
     /// The bounds, with what was left out filled in from the machine.
     pub(crate) fn limits(&self) -> Limits {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
@@ -193,6 +234,22 @@ mod tests {
         for wrong in ["", "5", "s", "0s", "1y"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn tls_takes_all_its_flags_and_tcp() {
+        const ALL: [&str; 4] =
+            ["--tls-cert=cert", "--tls-key=key", "--tls-client-ca=ca", "--tls-client-name=spiffe://example.org/edge"];
+        let tls = |flags: &[&str]| {
+            let config = Config::parse_from([&["quern-engine", "."], flags].concat());
+            config.tls().map_err(|error| error.to_string())
+        };
+        assert!(matches!(tls(&[]), Ok(None)));
+        assert!(matches!(tls(&ALL), Ok(Some(_))));
+        let partial = tls(&ALL[..3]).expect_err("the name is missing");
+        assert!(partial.contains("go together"), "{partial}");
+        let unix = tls(&[&ALL[..], &["--listen=unix:///socket"]].concat()).expect_err("no TCP");
+        assert!(unix.contains("tcp://"), "{unix}");
     }
 
     #[test]

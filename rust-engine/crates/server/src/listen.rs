@@ -31,8 +31,9 @@ impl SocketFile {
     }
 }
 
-/// Binds `unix:///path` or `tcp://host:port`; says what it bound.
-pub(crate) async fn bind(address: &str) -> Result<(Listener, String)> {
+/// Binds `unix:///path` or `tcp://host:port`; says what it bound. `trusted` says that who connects over TCP must prove
+/// who it is, or that the operator knows better; without it only this machine's own processes may connect.
+pub(crate) async fn bind(address: &str, trusted: bool) -> Result<(Listener, String)> {
     if let Some(path) = address.strip_prefix("unix://") {
         let path = Path::new(path);
         remove_stale(path).await?;
@@ -43,8 +44,15 @@ pub(crate) async fn bind(address: &str) -> Result<(Listener, String)> {
         bail!("`--listen {address}` must be unix:///path or tcp://host:port");
     };
     let listener = TcpListener::bind(host).await.with_context(|| format!("can't listen on {address}"))?;
-    let bound = format!("tcp://{}", listener.local_addr()?);
-    Ok((Listener::Tcp(listener), bound))
+    let bound = listener.local_addr()?;
+    if !trusted && !bound.ip().is_loopback() {
+        bail!(
+            "`--listen {address}` would let anyone on the network read all data: use TLS (`--tls-cert`, `--tls-key`, \
+             `--tls-client-ca`, `--tls-client-name`), listen on tcp://127.0.0.1, or say `--plain-tcp` (QUERN_PLAIN_TCP=true) \
+             where the network itself keeps others out"
+        );
+    }
+    Ok((Listener::Tcp(listener), format!("tcp://{bound}")))
 }
 
 /// A socket file that nobody answers on is left from a process that was killed.

@@ -4,6 +4,7 @@ mod config;
 mod listen;
 mod run;
 mod telemetry;
+mod tls;
 
 use std::process::ExitCode;
 

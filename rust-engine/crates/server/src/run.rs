@@ -25,6 +25,7 @@ use tonic::transport::server::{Router, TcpIncoming};
 
 use crate::config::Config;
 use crate::listen::{self, Listener};
+use crate::tls::Tls;
 
 /// Plans recurse over the statement's tree; the parser bounds its depth, and this stack holds it.
 const CPU_STACK: usize = 64 << 20;
@@ -35,6 +36,7 @@ const MAX_REQUEST: usize = 4 << 20;
 /// Runs the engine until it is told to stop.
 pub(crate) fn run(config: Config) -> Result<()> {
     let limits = config.limits();
+    let tls = config.tls()?.map(Tls::open).transpose().context("can't set up TLS")?;
     let cpu = Builder::new_multi_thread()
         .worker_threads(limits.threads)
         .thread_stack_size(CPU_STACK)
@@ -52,7 +54,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
     let sources = config.sources.iter().map(|source| open(source)).collect::<Result<Vec<_>>>()?;
     let engine = Engine::new(sources, limits, config.page_token_secret.as_bytes(), cpu.handle().clone())
         .context("can't set up the engine")?;
-    let result = io.block_on(serve(config, Arc::new(engine)));
+    let result = io.block_on(serve(config, tls, Arc::new(engine)));
     shut_down(io);
     shut_down(cpu);
     result
@@ -82,7 +84,7 @@ fn shut_down(runtime: Runtime) {
     runtime.shutdown_timeout(Duration::from_secs(1));
 }
 
-async fn serve(config: Config, engine: Arc<Engine>) -> Result<()> {
+async fn serve(config: Config, tls: Option<Tls>, engine: Arc<Engine>) -> Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -109,7 +111,7 @@ async fn serve(config: Config, engine: Arc<Engine>) -> Result<()> {
         .add_service(metrics)
         .add_service(query);
 
-    let (listener, bound) = listen::bind(&config.listen).await?;
+    let (listener, bound) = listen::bind(&config.listen, tls.is_some() || config.plain_tcp).await?;
     warm_up(&engine);
     let grace = config.grace_period;
     tokio::spawn(async move {
@@ -118,7 +120,7 @@ async fn serve(config: Config, engine: Arc<Engine>) -> Result<()> {
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         let _ = stop.send(true);
     });
-    tracing::info!(listen = bound, "serving");
+    tracing::info!(listen = bound, tls = tls.is_some(), "serving");
     let mut drained = stopping.clone();
     let drain = async move {
         let _ = drained.wait_for(|stopped| *stopped).await;
@@ -128,7 +130,7 @@ async fn serve(config: Config, engine: Arc<Engine>) -> Result<()> {
         tokio::time::sleep(grace).await;
     };
     tokio::select! {
-        served = listen_on(router, listener, drain) => served,
+        served = listen_on(router, listener, tls, drain) => served,
         () = limit => {
             tracing::warn!("the grace period is over; queries were cut off");
             Ok(())
@@ -136,14 +138,22 @@ async fn serve(config: Config, engine: Arc<Engine>) -> Result<()> {
     }
 }
 
-async fn listen_on(router: Router, listener: Listener, drain: impl Future<Output = ()>) -> Result<()> {
-    match listener {
-        Listener::Unix(socket, file) => {
+async fn listen_on(
+    router: Router,
+    listener: Listener,
+    tls: Option<Tls>,
+    drain: impl Future<Output = ()>,
+) -> Result<()> {
+    match (listener, tls) {
+        (Listener::Unix(socket, file), _) => {
             let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(socket), drain).await;
             file.remove_folder();
             served.context("serving failed")
         }
-        Listener::Tcp(socket) => {
+        (Listener::Tcp(socket), Some(tls)) => {
+            router.serve_with_incoming_shutdown(tls.accept_on(socket), drain).await.context("serving failed")
+        }
+        (Listener::Tcp(socket), None) => {
             // The end of an answer would wait for the edge to acknowledge what came before it, which takes 40 ms.
             let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
             router.serve_with_incoming_shutdown(incoming, drain).await.context("serving failed")
