@@ -33,11 +33,6 @@ func serveBucket(t *testing.T, s3 *harness.S3, name, dir string, args ...string)
 	return harness.StartWithEnv(t, s3.Env(), "", append(args, bucket.URL)...), bucket
 }
 
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
 // TestScenariosOnABucket runs every scenario again with its files in a bucket.
 func TestScenariosOnABucket(t *testing.T) {
 	s3 := harness.StartS3(t)
