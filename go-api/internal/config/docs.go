@@ -44,6 +44,6 @@ The settings marked *(local engine)* are handed to the engine that ` + "`quern s
 ` + "`--timeout-default`, `--timeout-max` and `--log-level`" + `; an engine that runs elsewhere has its own. Where one of them is not given,
 the engine's default holds. ` + "`QUERN_CORS_ORIGIN`" + ` takes several origins separated by commas.
 
-Other subcommands: ` + "`quern version`" + ` prints the version; ` + "`quern healthcheck [URL]`" + ` asks ` + "`/readyz`" + ` of a running server and ends
-with 0 when it is ready, for container health checks.
+Other subcommands: ` + "`quern version`" + ` prints the version; ` + "`quern healthcheck [URL]`" + ` asks ` + "`/readyz`" + ` of a running server, by
+default the one on this machine that listens as ` + "`QUERN_HTTP`" + ` says, and ends with 0 when it is ready, for container health checks.
 `

@@ -3,19 +3,25 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use quern_query::Limits;
+
+use crate::cgroup::machine_memory;
 
 /// Executes read-only SQL over folders of data files, for the edge.
 #[derive(Debug, Parser)]
-#[command(name = "quern-engine", version)]
+#[command(name = "quern-engine", version, subcommand_negates_reqs = true)]
 pub(crate) struct Config {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// The source folders: each file in them is a table, and each sub-folder.
     #[arg(required = true, value_name = "DIR")]
     pub(crate) sources: Vec<PathBuf>,
 
     /// Where to listen: `unix:///path` or `tcp://host:port`.
-    #[arg(long, env = "QUERN_ENGINE_LISTEN", default_value = "tcp://127.0.0.1:9091")]
+    #[arg(long, env = "QUERN_ENGINE_LISTEN", global = true, default_value = "tcp://127.0.0.1:9091")]
     pub(crate) listen: String,
 
     /// Shut down when standard input ends: the sign that the supervising process is gone.
@@ -81,6 +87,13 @@ pub(crate) struct Config {
     pub(crate) log_level: String,
 }
 
+/// What the binary does beside serving.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask the engine that listens on `--listen` whether it serves; ends with 0 when it does, else with 1.
+    Healthcheck,
+}
+
 impl Config {
     /// The bounds, with what was left out filled in from the machine.
     pub(crate) fn limits(&self) -> Limits {
@@ -116,18 +129,6 @@ fn random_secret() -> String {
 
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-/// The memory that this process may use: the least of the machine's and its control groups' (v2 and v1).
-fn machine_memory() -> u64 {
-    const FALLBACK: u64 = 4 << 30;
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|l| l.starts_with("MemTotal:"))?.to_owned();
-        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
-    });
-    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    groups.into_iter().filter_map(number).chain(machine).min().unwrap_or(FALLBACK)
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
@@ -188,6 +189,16 @@ mod tests {
         for wrong in ["", "5", "s", "0s", "1y"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn serves_folders_or_asks() {
+        let parse = |args: &[&str]| Config::try_parse_from(args.iter().copied());
+        assert!(parse(&["quern-engine"]).is_err());
+        assert!(parse(&["quern-engine", "data"]).expect("a folder").command.is_none());
+        let asks = parse(&["quern-engine", "healthcheck", "--listen", "tcp://127.0.0.1:1"]).expect("a check");
+        assert!(matches!(asks.command, Some(Command::Healthcheck)));
+        assert_eq!(asks.listen, "tcp://127.0.0.1:1");
     }
 
     #[test]
