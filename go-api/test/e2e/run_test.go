@@ -55,11 +55,17 @@ func TestScenarios(t *testing.T) {
 }
 
 func runScenario(t *testing.T, s scenario) {
-	dir := t.TempDir()
+	dir, running := runningFor(t, s)
 	for name, file := range s.Files {
 		file.put(t, filepath.Join(dir, name), sampleDir)
 	}
-	server := harness.Start(t, dir, s.Args...)
+	server := running
+	if server == nil {
+		server = harness.Start(t, dir, s.Args...)
+	} else {
+		// Long after the time within which an edge must know of the files.
+		time.Sleep(time.Second)
+	}
 	changed := false
 	for number, step := range s.Steps {
 		if changed = step.change(t, dir) || changed; changed {
