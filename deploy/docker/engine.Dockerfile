@@ -30,6 +30,8 @@ COPY bin/image/quern-engine.cdx.json /usr/share/doc/quern-engine/sbom.cdx.json
 COPY bin/image/quern-engine /usr/bin/quern-engine
 
 FROM ${RUST_IMAGE} AS build
+# The image's own toolchain, without the components that development wants.
+ENV RUSTUP_TOOLCHAIN=1.95.0
 RUN cargo install --locked --version 0.5.9 cargo-cyclonedx
 WORKDIR /src
 COPY proto proto

@@ -72,6 +72,10 @@ func (l *load) rest(ctx context.Context, base string, kept bool) {
 		_ = response.Body.Close()
 		if response.StatusCode != http.StatusOK {
 			err = fmt.Errorf("%s: %s", response.Status, body)
+			if response.Header.Get("Content-Type") != "application/json" {
+				// The proxy has spoken where an edge should have said what is the matter.
+				l.wrong.Add(1)
+			}
 		}
 		l.note(string(body), err)
 	}
