@@ -12,7 +12,7 @@ FUZZTIME ?= 10000x
 SCALE ?= 0.01
 
 .DEFAULT_GOAL := help
-.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e soak test-differential fuzz bench lint fmt gen clean
+.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e soak image-binaries test-containers test-differential fuzz bench lint fmt gen clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,14 @@ test-e2e: build ## Scenarios, the README's tour, faults and hostile queries agai
 soak: build ## Check 200,000 answers for staleness while everything goes wrong
 	@.ci/need go cc
 	QUERN_SOAK_ANSWERS=200000 go test -count=1 -v -timeout 4h -run 'TestNeverStale' ./go-api/test/e2e/
+
+image-binaries: build-engine ## Fill bin/image: stripped binaries and bills of materials for images that compile nothing
+	@.ci/need go cargo cc
+	.ci/image-binaries
+
+test-containers: image-binaries ## Build the images, bring docker-compose.yml up and test it; needs Docker, or root on Debian
+	@.ci/need go python3
+	QUERN_TEST_CONTAINERS=1 go test -count=1 -v -timeout 20m ./go-api/test/containers/
 
 test-differential: build ## Every vega-datasets table and TPC-H query against DuckDB
 	@.ci/need go npm python3

@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -36,29 +34,11 @@ const (
 	healthSettleWindow = 100 * time.Millisecond
 )
 
-// gcPercent lets garbage grow to three times what is live. Exports make garbage fast, a chunk at a time, while little is
-// live: with Go's default of 100, collecting took two fifths of the edge's CPU time; with this, eight exports at once
-// still fit into 100 MB.
-const gcPercent = 300
-
-// memoryBase is what the edge takes beside the front cache before it collects more often.
-const memoryBase = 64 << 20
-
-// tuneCollector leaves an operator's GOGC and GOMEMLIMIT in force. As the cache fills, the limit keeps garbage from
-// growing with it: what is live then is mostly answers, which are cheap to collect around.
-func tuneCollector(cacheBytes int64) {
-	const unset = 100
-	if before := debug.SetGCPercent(gcPercent); before != unset {
-		debug.SetGCPercent(before)
-	}
-	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
-		debug.SetMemoryLimit(cacheBytes + cacheBytes/16 + memoryBase)
-	}
-}
-
 // Run serves until ctx ends, then drains and returns. It returns early when it can't start.
 func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer) error {
-	tuneCollector(cfg.CacheBytes)
+	plan := planMemory(cfg, available())
+	cfg.CacheBytes = plan.cache
+	tuneCollector(plan.limit)
 	backend, err := startEngine(cfg, logger, logs)
 	if err != nil {
 		return err

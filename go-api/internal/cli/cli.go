@@ -3,7 +3,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -90,18 +89,25 @@ func version() string {
 	return "development"
 }
 
+// healthcheckLimit is shorter than the time that container platforms give a check by default.
+const healthcheckLimit = 3 * time.Second
+
 func healthcheckCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "healthcheck [URL]",
 		Short: "Ask a running server whether it is ready",
-		Long:  "Asks /readyz of the server at URL, http://127.0.0.1:8080 without one, and ends with 0 when it is ready, else with 1.",
-		Args:  cobra.MaximumNArgs(1),
+		Long: "Asks /readyz of the server at URL, without one of the server on this machine that listens as QUERN_HTTP says, " +
+			"127.0.0.1:8080 by default. Ends with 0 when it is ready, else with 1, after 3 s at the latest.",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			base := "http://127.0.0.1:8080"
+			base, err := config.LocalURL(os.LookupEnv)
 			if len(args) == 1 {
-				base = strings.TrimSuffix(args[0], "/")
+				base, err = strings.TrimSuffix(args[0], "/"), nil
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), 5*time.Second)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), healthcheckLimit)
 			defer cancel()
 			request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", http.NoBody)
 			if err != nil {
@@ -115,7 +121,7 @@ func healthcheckCommand() *cobra.Command {
 				return err
 			}
 			if response.StatusCode != http.StatusOK {
-				return errors.New("not ready: " + response.Status)
+				return fmt.Errorf("%s is not ready: it answers %s; it may start, drain, or not reach its engine", base, response.Status)
 			}
 			return nil
 		},

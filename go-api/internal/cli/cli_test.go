@@ -2,10 +2,12 @@ package cli
 
 import (
 	"bytes"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
 
 func run(t *testing.T, args ...string) (string, error) {
@@ -39,8 +41,29 @@ func TestHealthcheck(t *testing.T) {
 	if _, err := run(t, "healthcheck", server.URL); err == nil || !strings.Contains(err.Error(), "503") {
 		t.Error(err)
 	}
-	if _, err := run(t, "healthcheck", "http://127.0.0.1:1"); err == nil {
-		t.Error("nobody listens, and it is healthy")
+	t.Setenv("QUERN_HTTP", strings.TrimPrefix(server.URL, "http://"))
+	code = http.StatusOK
+	if _, err := run(t, "healthcheck"); err != nil {
+		t.Error(err)
+	}
+	t.Setenv("QUERN_HTTP", "127.0.0.1:1")
+	for _, args := range [][]string{{"healthcheck"}, {"healthcheck", "http://127.0.0.1:1"}} {
+		if _, err := run(t, args...); err == nil {
+			t.Error("nobody listens, and it is healthy")
+		}
+	}
+}
+
+func TestHealthcheckHasADeadline(t *testing.T) {
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	started := time.Now()
+	// The system accepts and nobody answers.
+	if _, err := run(t, "healthcheck", "http://"+socket.Addr().String()); err == nil || time.Since(started) > 2*healthcheckLimit {
+		t.Error(err, time.Since(started))
 	}
 }
 

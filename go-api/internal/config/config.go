@@ -74,7 +74,7 @@ var engineSettings = []engineSetting{
 func Register(flags *pflag.FlagSet) *Config {
 	c := &Config{flags: flags}
 	flags.SortFlags = false
-	flags.StringVar(&c.HTTP, "http", "127.0.0.1:8080", "address for REST, HTTP/1.1 and HTTP/2; port 0 takes a free one")
+	flags.StringVar(&c.HTTP, "http", defaultHTTP, "address for REST, HTTP/1.1 and HTTP/2; port 0 takes a free one")
 	flags.StringVar(&c.GRPC, "grpc", "127.0.0.1:9090", "address for gRPC; port 0 takes a free one")
 	flags.StringVar(&c.Engine, "engine", "", "`URL` of a running engine, dns:///host:port, tcp://host:port or unix:///path, instead of a local one")
 	flags.StringVar(&c.EngineBin, "engine-bin", "", "`path` of the engine's binary; without it, quern-engine beside this program, then on PATH")
@@ -85,7 +85,7 @@ func Register(flags *pflag.FlagSet) *Config {
 	flags.DurationVar(&c.TimeoutDefault, "timeout-default", 30*time.Second, "time limit of a request that names none")
 	flags.DurationVar(&c.TimeoutMax, "timeout-max", 5*time.Minute, "most that a request may ask for; longer wishes are cut to it")
 	c.CacheBytes, c.MaxEntryBytes = defaultCacheBytes, defaultMaxEntryBytes
-	flags.Var((*size)(&c.CacheBytes), "cache-bytes", "memory for answers that are kept, such as 256MiB; 0 keeps none")
+	flags.Var((*size)(&c.CacheBytes), "cache-bytes", "memory for answers that are kept, such as 256MiB; 0 keeps none; less by default in a container with a small memory limit")
 	flags.Var((*size)(&c.MaxEntryBytes), "max-entry-bytes", "largest answer that is kept")
 	flags.StringVar(&c.Settings, "config", "", "`path` of quern.yaml; without it the one in the first folder, if there is one")
 	flags.StringVar(&c.CacheRedis, "cache-redis", "", "`URL` of a Redis or Valkey that several edges share as a second level, redis://[user:password@]host:port[/db]")
@@ -204,6 +204,9 @@ func (c *Config) SettingsPath() string {
 	return c.Settings
 }
 
+// CacheSized says whether the operator has said how large the front cache may be.
+func (c *Config) CacheSized() bool { return c.flags.Changed("cache-bytes") }
+
 // EngineArgs returns the local engine's flags and sources.
 func (c *Config) EngineArgs() []string {
 	return append(append([]string{}, c.engineFlags...), c.Sources...)
@@ -220,6 +223,7 @@ func (c *Config) collectEngineFlags() []string {
 }
 
 const (
+	defaultHTTP          = "127.0.0.1:8080"
 	defaultCacheBytes    = 256 << 20
 	defaultMaxEntryBytes = 8 << 20
 )

@@ -44,7 +44,8 @@ func TestScenariosOnABucket(t *testing.T) {
 			if scenario.FolderOnly != "" {
 				t.Skip(scenario.FolderOnly)
 			}
-			runScenario(t, scenario, func(t *testing.T, dir string, args ...string) (*harness.Server, func()) {
+			dir := t.TempDir()
+			runScenario(t, scenario, dir, func(t *testing.T, args ...string) (*harness.Server, func()) {
 				server, bucket := serveBucket(t, s3, fmt.Sprintf("scenario-%d", number), dir, args...)
 				return server, func() { bucket.Sync(t, dir) }
 			})

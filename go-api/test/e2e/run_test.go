@@ -49,22 +49,28 @@ func TestScenarios(t *testing.T) {
 	}
 	for _, path := range paths {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".yaml"), func(t *testing.T) {
-			runScenario(t, loadScenario(t, path), func(t *testing.T, dir string, args ...string) (*harness.Server, func()) {
-				return harness.Start(t, dir, args...), func() {}
+			scenario := loadScenario(t, path)
+			dir, running := runningFor(t, scenario)
+			runScenario(t, scenario, dir, func(t *testing.T, args ...string) (*harness.Server, func()) {
+				if running == nil {
+					return harness.Start(t, dir, args...), func() {}
+				}
+				// Long after the time within which an edge must know of the files.
+				time.Sleep(time.Second)
+				return running, func() {}
 			})
 		})
 	}
 }
 
-// serve serves a folder; what it returns is called after each change to it.
-type serve func(t *testing.T, dir string, args ...string) (server *harness.Server, changed func())
+// serve serves a scenario's folder; what it returns is called after each change to it.
+type serve func(t *testing.T, args ...string) (server *harness.Server, changed func())
 
-func runScenario(t *testing.T, s scenario, serve serve) {
-	dir := t.TempDir()
+func runScenario(t *testing.T, s scenario, dir string, serve serve) {
 	for name, file := range s.Files {
 		file.put(t, filepath.Join(dir, name), sampleDir)
 	}
-	server, tell := serve(t, dir, s.Args...)
+	server, tell := serve(t, s.Args...)
 	changed := false
 	for number, step := range s.Steps {
 		if step.change(t, dir) {

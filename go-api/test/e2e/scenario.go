@@ -168,19 +168,20 @@ func gzipped(t *testing.T, plain []byte) []byte {
 	return out.Bytes()
 }
 
-// put makes the file, link or folder; files appear whole, by rename.
+// put makes the file, link or folder, such that an engine that runs as another user can read it; files appear whole,
+// by rename.
 func (c content) put(t *testing.T, path, sample string) {
 	t.Helper()
 	parent := filepath.Dir(path)
-	must(t, os.MkdirAll(parent, 0o750))
+	must(t, os.MkdirAll(parent, 0o755))
 	switch {
 	case c.Link != "":
 		must(t, os.Symlink(c.Link, path))
 	case c.Folder:
-		must(t, os.MkdirAll(path, 0o750))
+		must(t, os.MkdirAll(path, 0o755))
 	default:
 		hidden := filepath.Join(parent, "."+filepath.Base(path)+".tmp")
-		must(t, os.WriteFile(hidden, c.bytes(t, sample), 0o600))
+		must(t, os.WriteFile(hidden, c.bytes(t, sample), 0o644))
 		must(t, os.Rename(hidden, path))
 	}
 }

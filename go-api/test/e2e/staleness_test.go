@@ -206,12 +206,19 @@ func (c *check) read(t *testing.T, edge *harness.Server) {
 // start makes tables, an engine behind a link, and edges.
 func startCheck(t *testing.T, edges int, args ...string) (*check, *harness.Engine, *harness.Link) {
 	t.Helper()
-	dir := t.TempDir()
 	c := &check{stop: make(chan struct{})}
+	dir, running := harness.Running(t)
+	if dir == "" {
+		dir = t.TempDir()
+	}
 	for _, kind := range staleness.Kinds() {
 		writer, err := staleness.NewWriter(kind, dir)
 		must(t, err)
 		c.writers = append(c.writers, writer)
+	}
+	if running != nil {
+		c.edges = running
+		return c, nil, nil
 	}
 	engine := harness.StartEngine(t, dir)
 	link := harness.StartLink(t, engine)

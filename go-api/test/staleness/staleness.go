@@ -71,11 +71,11 @@ type Writer struct {
 	began, ended []time.Time
 }
 
-// NewWriter makes the table in a served folder.
+// NewWriter makes the table in a served folder. An engine that runs as another user can read it.
 func NewWriter(kind Kind, dir string) (*Writer, error) {
 	w := &Writer{kind: kind, dir: dir}
 	if kind == Folders {
-		if err := os.MkdirAll(filepath.Join(dir, "folder"), 0o750); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, "folder"), 0o755); err != nil {
 			return nil, err
 		}
 	}
@@ -111,7 +111,7 @@ func (w *Writer) write(number int) error {
 	}
 	switch w.kind {
 	case Overwritten:
-		return os.WriteFile(path, content, 0o600)
+		return os.WriteFile(path, content, 0o644)
 	case Recreated:
 		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 			return err
@@ -119,7 +119,7 @@ func (w *Writer) write(number int) error {
 		return w.renamed(path, content)
 	case Appended:
 		if number == first {
-			return os.WriteFile(path, fmt.Appendf(nil, "n\n%d\n", number), 0o600)
+			return os.WriteFile(path, fmt.Appendf(nil, "n\n%d\n", number), 0o644)
 		}
 		file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 		if err != nil {
@@ -166,7 +166,7 @@ func (w *Writer) writeObject(number int, content []byte) error {
 // renamed lets a file appear whole.
 func (w *Writer) renamed(path string, content []byte) error {
 	hidden := filepath.Join(w.dir, "."+w.kind.String()+".tmp")
-	if err := os.WriteFile(hidden, content, 0o600); err != nil {
+	if err := os.WriteFile(hidden, content, 0o644); err != nil {
 		return err
 	}
 	return os.Rename(hidden, path)

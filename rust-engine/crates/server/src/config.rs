@@ -4,15 +4,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use quern_query::Limits;
 
+use crate::cgroup::machine_memory;
 use crate::tls::{Files, PeerName};
 
 /// Executes read-only SQL over folders of data files, for the edge.
 #[derive(Debug, Parser)]
-#[command(name = "quern-engine", version)]
+#[command(name = "quern-engine", version, subcommand_negates_reqs = true)]
 pub(crate) struct Config {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// The sources: folders, or buckets as `s3://bucket/prefix`, `gs://…`, `az://…`. Each file in them is a table, and each
     /// sub-folder.
     #[arg(required = true, value_name = "SOURCE")]
@@ -23,7 +28,7 @@ pub(crate) struct Config {
     pub(crate) bucket_poll: Duration,
 
     /// Where to listen: `unix:///path` or `tcp://host:port`.
-    #[arg(long, env = "QUERN_ENGINE_LISTEN", default_value = "tcp://127.0.0.1:9091")]
+    #[arg(long, env = "QUERN_ENGINE_LISTEN", global = true, default_value = "tcp://127.0.0.1:9091")]
     pub(crate) listen: String,
 
     /// The engine's certificate in PEM, with what lies between it and the authority: TLS on `tcp://`, with the next three.
@@ -110,6 +115,13 @@ pub(crate) struct Config {
     pub(crate) log_level: String,
 }
 
+/// What the binary does beside serving.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask the engine that listens on `--listen` whether it serves; ends with 0 when it does, else with 1.
+    Healthcheck,
+}
+
 impl Config {
     /// The files of TLS, if it is asked for.
     pub(crate) fn tls(&self) -> Result<Option<Files>> {
@@ -162,18 +174,6 @@ fn random_secret() -> String {
 
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-/// The memory that this process may use: the least of the machine's and its control groups' (v2 and v1).
-fn machine_memory() -> u64 {
-    const FALLBACK: u64 = 4 << 30;
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|l| l.starts_with("MemTotal:"))?.to_owned();
-        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
-    });
-    let groups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    groups.into_iter().filter_map(number).chain(machine).min().unwrap_or(FALLBACK)
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
@@ -250,6 +250,16 @@ mod tests {
         assert!(partial.contains("go together"), "{partial}");
         let unix = tls(&[&ALL[..], &["--listen=unix:///socket"]].concat()).expect_err("no TCP");
         assert!(unix.contains("tcp://"), "{unix}");
+    }
+
+    #[test]
+    fn serves_folders_or_asks() {
+        let parse = |args: &[&str]| Config::try_parse_from(args.iter().copied());
+        assert!(parse(&["quern-engine"]).is_err());
+        assert!(parse(&["quern-engine", "data"]).expect("a folder").command.is_none());
+        let asks = parse(&["quern-engine", "healthcheck", "--listen", "tcp://127.0.0.1:1"]).expect("a check");
+        assert!(matches!(asks.command, Some(Command::Healthcheck)));
+        assert_eq!(asks.listen, "tcp://127.0.0.1:1");
     }
 
     #[test]

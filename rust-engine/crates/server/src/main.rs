@@ -1,6 +1,8 @@
 //! The engine binary: parse, telemetry, run, exit code.
 
+mod cgroup;
 mod config;
+mod healthcheck;
 mod listen;
 mod run;
 mod telemetry;
@@ -15,6 +17,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let config = config::Config::parse();
+    if let Some(config::Command::Healthcheck) = config.command {
+        return match healthcheck::run(&config.listen) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("quern-engine: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     telemetry::init(&config.log_level);
     keep_pages_small();
     match run::run(config) {

@@ -36,6 +36,7 @@ const MAX_REQUEST: usize = 4 << 20;
 /// Runs the engine until it is told to stop.
 pub(crate) fn run(config: Config) -> Result<()> {
     let limits = config.limits();
+    tracing::info!(memory = limits.memory, hot_bytes = limits.hot_bytes, threads = limits.threads, "limits");
     let tls = config.tls()?.map(Tls::open).transpose().context("can't set up TLS")?;
     let cpu = Builder::new_multi_thread()
         .worker_threads(limits.threads)
