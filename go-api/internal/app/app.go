@@ -59,6 +59,13 @@ func tuneCollector(cacheBytes int64) {
 // Run serves until ctx ends, then drains and returns. It returns early when it can't start.
 func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer) error {
 	tuneCollector(cfg.CacheBytes)
+	if cfg.Traces {
+		stop, err := telemetry.ExportTraces(ctx, cfg.Version, logger)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	backend, err := startEngine(cfg, logger, logs)
 	if err != nil {
 		return err
@@ -69,7 +76,7 @@ func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.W
 
 // serve listens before it waits for the engine, so that a port that is taken shows at once.
 func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer, backend *backend) error {
-	metrics := newMetrics()
+	metrics := newMetrics(cfg.Version)
 	tables, err := settings.Open(cfg.SettingsPath())
 	if err != nil {
 		return err
@@ -80,7 +87,9 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 		return err
 	}
 	defer closeCache()
-	queries := service.NewQueries(backend.client, answers, tables.Key, service.Timeouts{Default: cfg.TimeoutDefault, Most: cfg.TimeoutMax})
+	queries := service.NewQueries(backend.client, answers, tables.Key, service.Timeouts{
+		Default: cfg.TimeoutDefault, Most: cfg.TimeoutMax, Slow: cfg.SlowQuery,
+	})
 	services := rpc.Services{
 		Tables:  service.NewTables(backend.client, queries, cfg.TimeoutDefault),
 		Queries: service.NewQueryServer(queries),
@@ -110,6 +119,9 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 		return err
 	}
 	defer closeQuietly(grpcListener)
+	if err := serveAdmin(ctx, cfg.Admin, logs); err != nil {
+		return err
+	}
 	if err := backend.awaitServing(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -118,7 +130,7 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 	}
 
 	httpServer := newHTTPServer(handler, logger)
-	grpcServer := rpc.NewServer(services, logger)
+	grpcServer := rpc.NewServer(services, logger, metrics)
 	failed := make(chan error, 2)
 	go func() { failed <- httpServer.Serve(rest.Gather(httpListener)) }()
 	go func() { failed <- grpcServer.Serve(grpcListener) }()

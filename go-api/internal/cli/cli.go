@@ -49,6 +49,7 @@ func serveCommand(logs io.Writer) *cobra.Command {
 	}
 	cfg := config.Register(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, dirs []string) error {
+		cfg.Version = version()
 		if err := cfg.Complete(dirs, os.LookupEnv); err != nil {
 			return err
 		}

@@ -24,15 +24,18 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use quern_core::trace::PART;
 use quern_core::{EngineError, Reason, Result, TableSnapshot};
 use quern_sources::hot::HotCounts;
 use quern_sources::provider::SnapshotProvider;
-use quern_sources::{Catalog, PinnedStore, Table};
+use quern_sources::{Catalog, PinnedStore, Table, Within};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::admission::Admission;
 use crate::allow::{self, Findings};
@@ -96,6 +99,10 @@ pub struct Load {
     pub waiting: usize,
     /// Statements that were let in.
     pub queries: u64,
+    /// Statements that may run, and that may wait, at the same time.
+    pub max_running: usize,
+    /// See `max_running`.
+    pub max_waiting: usize,
     /// Statements for which there was no place.
     pub refused: u64,
     /// Requests that were answered from memory without a place.
@@ -106,8 +113,12 @@ pub struct Load {
     pub max_memory: usize,
     /// Disk space that they take, in bytes.
     pub spilled: u64,
+    /// Disk space that they may take, in bytes.
+    pub max_spilled: u64,
     /// The columns kept in memory.
     pub hot: HotCounts,
+    /// The indexes of keys, and what they take, in bytes.
+    pub key_indexes: (usize, usize),
 }
 
 struct Planned {
@@ -190,13 +201,27 @@ impl Engine {
         let (running, waiting, queries, refused) = self.admission.counts();
         let (memory, spilled) = self.runtime.taken();
         let hot = self.runtime.caches().hot.counts();
-        let peeked = self.peeked.load(Ordering::Relaxed);
-        Load { running, waiting, queries, refused, peeked, memory, max_memory: self.limits.memory, spilled, hot }
+        let (max_running, max_waiting) = self.admission.most();
+        Load {
+            running,
+            waiting,
+            max_running,
+            max_waiting,
+            queries,
+            refused,
+            peeked: self.peeked.load(Ordering::Relaxed),
+            memory,
+            max_memory: self.limits.memory,
+            spilled,
+            max_spilled: self.limits.spill_bytes,
+            hot,
+            key_indexes: self.runtime.caches().keys.counts(),
+        }
     }
 
-    /// Runs catalogue work on the engine's own threads.
+    /// Runs catalogue work on the engine's own threads, within the caller's span.
     pub async fn on_cpu<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        AbortOnDropHandle::new(self.cpu.spawn(work))
+        AbortOnDropHandle::new(self.cpu.spawn(work.in_current_span()))
             .await
             .unwrap_or_else(|e| Err(EngineError::internal(format!("a task failed: {e}"))))
     }
@@ -218,7 +243,7 @@ impl Engine {
         let this = Arc::clone(self);
         let work = async move {
             let _permit = this.admission.enter().await?;
-            Ok(this.plan(&request).await?.outline())
+            Ok(this.plan(&request).instrument(plan_span()).await?.outline())
         };
         tokio::time::timeout_at(deadline, self.on_cpu(work)).await.unwrap_or_else(|_| Err(timed_out()))
     }
@@ -228,8 +253,9 @@ impl Engine {
     }
 
     async fn start(&self, request: Request, deadline: Instant, permit: OwnedSemaphorePermit) -> Result<Execution> {
-        let planned = self.plan(&request).await?;
+        let planned = self.plan(&request).instrument(plan_span()).await?;
         let outline = planned.outline();
+        tracing::debug!(tables = outline.snapshots.len(), "planned");
         let Planned { input, reading, count, pins, findings, stop, .. } = planned;
         let stop = stop.drop_guard();
         let task = self.task();
@@ -239,7 +265,11 @@ impl Engine {
             Some(reading) => {
                 let memory = rows::reservation(task.memory_pool());
                 let taken = match (&reading, input) {
-                    (Reading::Keys(lookup), Input::Points(by)) => lookup.read(&by, &memory).await,
+                    (Reading::Keys(lookup), Input::Points(by)) => {
+                        let table = outline.snapshots.first().map_or("", |read| read.table.as_str());
+                        let span = tracing::trace_span!(target: PART, "scan", quern.table = table);
+                        lookup.read(&by, &memory).instrument(span).await
+                    }
                     (reading, input) => {
                         let batches = stream_of(input, &task).map_err(failed)?;
                         reading.read(batches, count, &self.tokens, &memory, &task).await
@@ -266,11 +296,14 @@ impl Engine {
             envelope: envelope.clone(),
             runtime: Some(self.cpu.clone()),
         };
+        let span = tracing::trace_span!(
+            target: PART, "encode", quern.format = ?request.format, quern.rows = Empty, quern.bytes = Empty
+        );
         let encoded = format::encode(batches, Arc::clone(&outline.schema), options).map_err(|e| errors::format(&e))?;
         Ok(Execution {
             outline,
             envelope,
-            running: Running { encoded, pins, findings, deadline, _stops_on_drop: stop, _permit: permit },
+            running: Running { encoded, pins, findings, deadline, span, _stops_on_drop: stop, _permit: permit },
         })
     }
 
@@ -454,10 +487,14 @@ impl Engine {
 
     /// What one query's plan runs in. Its functions are in the plan already.
     fn task(&self) -> Arc<TaskContext> {
+        let mut config = self.template.config().clone();
+        if tracing::span_enabled!(target: PART, tracing::Level::TRACE) {
+            config.set_extension(Arc::new(Within(Span::current())));
+        }
         Arc::new(TaskContext::new(
             None,
             self.template.session_id().to_owned(),
-            self.template.config().clone(),
+            config,
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),
@@ -465,6 +502,10 @@ impl Engine {
             self.runtime.query(),
         ))
     }
+}
+
+fn plan_span() -> Span {
+    tracing::trace_span!(target: PART, "plan")
 }
 
 async fn physical(plan: &LogicalPlan, state: &SessionState, findings: &Findings) -> Result<Arc<dyn ExecutionPlan>> {

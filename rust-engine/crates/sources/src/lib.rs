@@ -22,7 +22,7 @@ mod decode;
 mod scan;
 
 pub use catalog::{Catalog, TableDescription, TableState};
-pub use scan::{Caches, Points, Positions, RowScan};
+pub use scan::{Caches, Points, Positions, RowScan, Within};
 pub use store::{PinnedStore, SnapshotChanged};
 pub use table::Table;
 pub use watch::Watcher;
