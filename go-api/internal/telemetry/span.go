@@ -79,14 +79,22 @@ func (s Span) End() {
 	}
 }
 
+// recorded says whether ctx is in a span that is recorded. What lies below another one is not made.
+func recorded(ctx context.Context) bool {
+	return tracer.Load() != nil && trace.SpanFromContext(ctx).IsRecording()
+}
+
 // Begin begins a part of the request's trace. The context that comes back is that of its own parts.
 func Begin(ctx context.Context, name string) (context.Context, Span) {
+	if !recorded(ctx) {
+		return ctx, Span{}
+	}
 	return start(ctx, name, trace.SpanKindInternal)
 }
 
 // BeginCall begins a call to the engine, `package.Service/Method`.
 func BeginCall(ctx context.Context, service, method string) (context.Context, Span) {
-	if tracer.Load() == nil {
+	if !recorded(ctx) {
 		return ctx, Span{}
 	}
 	ctx, span := start(ctx, service+"/"+method, trace.SpanKindClient)
@@ -97,7 +105,7 @@ func BeginCall(ctx context.Context, service, method string) (context.Context, Sp
 // Past is a part that began at some time and ends now.
 func Past(ctx context.Context, name string, began time.Time) Span {
 	made := tracer.Load()
-	if made == nil {
+	if made == nil || !recorded(ctx) {
 		return Span{}
 	}
 	_, span := (*made).Start(ctx, name, trace.WithTimestamp(began))
