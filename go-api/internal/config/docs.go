@@ -44,6 +44,8 @@ The settings marked *(local engine)* are handed to the engine that ` + "`quern s
 ` + "`--timeout-default`, `--timeout-max` and `--log-level`" + `; an engine that runs elsewhere has its own. Where one of them is not given,
 the engine's default holds. ` + "`QUERN_CORS_ORIGIN`" + ` takes several origins separated by commas.
 
+Traces are set by OpenTelemetry's own variables, ` + "`OTEL_EXPORTER_OTLP_ENDPOINT`" + ` first of all: see [observability](../observability.md).
+
 Other subcommands: ` + "`quern version`" + ` prints the version; ` + "`quern healthcheck [URL]`" + ` asks ` + "`/readyz`" + ` of a running server and ends
 with 0 when it is ready, for container health checks.
 `

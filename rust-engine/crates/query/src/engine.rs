@@ -1,12 +1,13 @@
 //! The engine: from a statement to a stream of encoded parts.
 
 mod execution;
+mod load;
 mod peek;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -26,7 +27,6 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use quern_core::trace::PART;
 use quern_core::{EngineError, Reason, Result, TableSnapshot};
-use quern_sources::hot::HotCounts;
 use quern_sources::provider::SnapshotProvider;
 use quern_sources::{Catalog, PinnedStore, Table, Within};
 use tokio::runtime::Handle;
@@ -55,6 +55,7 @@ use crate::session;
 
 pub use execution::Execution;
 use execution::{Running, timed_out};
+pub use load::Load;
 pub use peek::Peeked;
 
 /// What is asked for.
@@ -88,37 +89,6 @@ pub struct Outline {
     pub snapshots: Vec<TableSnapshot>,
     /// The functions that make the result differ from call to call; empty where it may be kept.
     pub volatile: BTreeSet<String>,
-}
-
-/// What the engine is doing, and has done since it started.
-#[derive(Clone, Copy, Debug)]
-pub struct Load {
-    /// Statements that run.
-    pub running: usize,
-    /// Statements that wait for a place.
-    pub waiting: usize,
-    /// Statements that were let in.
-    pub queries: u64,
-    /// Statements that may run, and that may wait, at the same time.
-    pub max_running: usize,
-    /// See `max_running`.
-    pub max_waiting: usize,
-    /// Statements for which there was no place.
-    pub refused: u64,
-    /// Requests that were answered from memory without a place.
-    pub peeked: u64,
-    /// Memory reserved by statements, in bytes.
-    pub memory: usize,
-    /// Memory that they may reserve, in bytes.
-    pub max_memory: usize,
-    /// Disk space that they take, in bytes.
-    pub spilled: u64,
-    /// Disk space that they may take, in bytes.
-    pub max_spilled: u64,
-    /// The columns kept in memory.
-    pub hot: HotCounts,
-    /// The indexes of keys, and what they take, in bytes.
-    pub key_indexes: (usize, usize),
 }
 
 struct Planned {
@@ -194,29 +164,6 @@ impl Engine {
     /// The catalogue, for description.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
-    }
-
-    /// What the engine is doing.
-    pub fn load(&self) -> Load {
-        let (running, waiting, queries, refused) = self.admission.counts();
-        let (memory, spilled) = self.runtime.taken();
-        let hot = self.runtime.caches().hot.counts();
-        let (max_running, max_waiting) = self.admission.most();
-        Load {
-            running,
-            waiting,
-            max_running,
-            max_waiting,
-            queries,
-            refused,
-            peeked: self.peeked.load(Ordering::Relaxed),
-            memory,
-            max_memory: self.limits.memory,
-            spilled,
-            max_spilled: self.limits.spill_bytes,
-            hot,
-            key_indexes: self.runtime.caches().keys.counts(),
-        }
     }
 
     /// Runs catalogue work on the engine's own threads, within the caller's span.
