@@ -1,11 +1,13 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,11 +71,14 @@ func traced(ex *exchange, r *http.Request, aborted bool) {
 			ex.span.Number(telemetry.AttrRows, ex.rows)
 			ex.span.Number(telemetry.AttrBytes, ex.bytes)
 		}
+		reason := apierr.ReasonOf(ex.failure)
 		switch {
-		case aborted, ex.status >= http.StatusInternalServerError:
-			ex.span.Fail(apierr.ReasonOf(ex.failure))
+		case aborted:
+			ex.span.Fail(cmp.Or(reason, "aborted"))
+		case ex.status >= http.StatusInternalServerError:
+			ex.span.Fail(cmp.Or(reason, strconv.Itoa(ex.status)))
 		default:
-			ex.span.Text(telemetry.AttrError, apierr.ReasonOf(ex.failure))
+			ex.span.Text(telemetry.AttrError, reason)
 		}
 	}
 	ex.span.End()

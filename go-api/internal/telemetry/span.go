@@ -64,9 +64,9 @@ func (s Span) Name(name string) {
 	}
 }
 
-// Fail says why what the span stands for failed, by a reason of the error reference.
+// Fail says why what the span stands for failed, by a reason of the error reference; no reason says that it did not.
 func (s Span) Fail(reason string) {
-	if s.Recorded() {
+	if s.Recorded() && reason != "" {
 		s.span.SetStatus(codes.Error, "")
 		s.Text(AttrError, reason)
 	}

@@ -264,6 +264,18 @@ func TestCallsOverGRPCAreTracedToo(t *testing.T) {
 	})
 }
 
+func TestTheCatalogueIsTraced(t *testing.T) {
+	collected, server := collect(t, nil)
+	ask(t, server, "/v1/tables/things", "Traceparent", parent)
+	const (
+		request = "quern-edge GET /v1/tables/{table}"
+		client  = "quern-edge quern.engine.v1.CatalogService/GetTable"
+		engine  = "quern-engine quern.engine.v1.CatalogService/GetTable"
+	)
+	tree := collected.tree(t, [][2]string{{"", request}, {request, client}, {client, engine}}...)
+	check(t, tree[engine], map[string]string{"rpc.service": "quern.engine.v1.CatalogService"})
+}
+
 func TestTracesThatNobodyRecordsAreNotExported(t *testing.T) {
 	collected, server := collect(t, nil)
 	ask(t, server, query("SELECT * FROM things"), "Traceparent", strings.TrimSuffix(parent, "01")+"00")
