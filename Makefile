@@ -83,7 +83,7 @@ fmt: ## Format Rust and Go
 	$(CARGO) fmt --all
 	.ci/lint-go fmt
 
-gen: ## Regenerate the Go code of the protos and the reference pages
+gen: build ## Regenerate the Go code of the protos and the reference pages
 	@.ci/need go
 	.ci/gen
 

@@ -43,6 +43,7 @@ var parts = []struct {
 	{"select", measureSelect},
 	{"crowd", measureCrowd},
 	{"cache", measureCache},
+	{"otel", measureTraces},
 	{"rows", measureRows},
 	{"tpch", measureTPCH},
 	{"flights", measureFlights},
@@ -61,7 +62,7 @@ func main() {
 	flag.StringVar(&s.redis, "redis", "", "the redis-server program; left out where empty")
 	flag.StringVar(&s.redisBenchmark, "redis-benchmark", "", "the redis-benchmark program; without it Redis is left out")
 	flag.StringVar(&s.nginx, "nginx", "", "the nginx program; left out where empty")
-	flag.Func("only", "measure only the `part` start, export, select, crowd, cache, rows, tpch or flights", func(name string) error {
+	flag.Func("only", "measure only the `part` start, export, select, crowd, cache, otel, rows, tpch or flights", func(name string) error {
 		for _, part := range parts {
 			if part.name == name {
 				s.only = name

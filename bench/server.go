@@ -37,8 +37,14 @@ func start(ctx context.Context, args ...string) *exec.Cmd {
 
 // startQuern serves with the given arguments and waits until it is ready.
 func startQuern(ctx context.Context, args ...string) (*process, error) {
+	return startQuernIn(ctx, nil, args...)
+}
+
+// startQuernIn is startQuern with more environment variables, as NAME=value.
+func startQuernIn(ctx context.Context, env []string, args ...string) (*process, error) {
 	started := time.Now()
 	command := start(ctx, append([]string{"bin/quern", "serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--log-level", "info"}, args...)...)
+	command.Env = append(os.Environ(), env...)
 	log, err := command.StderrPipe()
 	if err != nil {
 		return nil, err

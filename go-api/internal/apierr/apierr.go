@@ -199,6 +199,14 @@ func Info(st *status.Status) *errdetails.ErrorInfo {
 	return nil
 }
 
+// ReasonOf returns why a request failed, in the words of the error reference; empty where it did not.
+func ReasonOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return Info(Of(err)).GetReason()
+}
+
 // RetryAfter returns the status's RetryInfo, or 0.
 func RetryAfter(st *status.Status) time.Duration {
 	for _, detail := range st.Details() {

@@ -39,6 +39,13 @@ func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.W
 	plan := planMemory(cfg, available())
 	cfg.CacheBytes = plan.cache
 	tuneCollector(plan.limit)
+	if cfg.Traces {
+		stop, err := telemetry.ExportTraces(ctx, cfg.Version, logger)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	backend, err := startEngine(cfg, logger, logs)
 	if err != nil {
 		return err
@@ -49,7 +56,7 @@ func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.W
 
 // serve listens before it waits for the engine, so that a port that is taken shows at once.
 func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer, backend *backend) error {
-	metrics := newMetrics()
+	metrics := newMetrics(cfg.Version)
 	tables, err := settings.Open(cfg.SettingsPath())
 	if err != nil {
 		return err
@@ -60,7 +67,9 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 		return err
 	}
 	defer closeCache()
-	queries := service.NewQueries(backend.client, answers, tables.Key, service.Timeouts{Default: cfg.TimeoutDefault, Most: cfg.TimeoutMax})
+	queries := service.NewQueries(backend.client, answers, tables.Key, service.Timeouts{
+		Default: cfg.TimeoutDefault, Most: cfg.TimeoutMax, Slow: cfg.SlowQuery,
+	})
 	services := rpc.Services{
 		Tables:  service.NewTables(backend.client, queries, cfg.TimeoutDefault),
 		Queries: service.NewQueryServer(queries),
@@ -94,6 +103,9 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 		return err
 	}
 	defer closeQuietly(grpcListener)
+	if err := serveAdmin(ctx, cfg.Admin, logs); err != nil {
+		return err
+	}
 	if err := backend.awaitServing(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -105,7 +117,7 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 	if certificates != nil {
 		secureHTTP(httpServer, certificates.Server())
 	}
-	grpcServer := rpc.NewServer(services, logger, secureGRPC(certificates)...)
+	grpcServer := rpc.NewServer(services, logger, metrics, secureGRPC(certificates)...)
 	failed := make(chan error, 2)
 	go func() { failed <- serveHTTP(httpServer, httpListener) }()
 	go func() { failed <- grpcServer.Serve(grpcListener) }()

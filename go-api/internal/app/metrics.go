@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"net/http"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -21,6 +22,8 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	calls    *prometheus.CounterVec
+	callTime *prometheus.HistogramVec
 }
 
 // The levels of the cache, as label values.
@@ -29,7 +32,10 @@ var (
 	levelRedis = prometheus.Labels{"level": "redis"}
 )
 
-func newMetrics() *metrics {
+// durations are the buckets of times, 0.1 ms to 26 s.
+var durations = prometheus.ExponentialBuckets(0.0001, 4, 10)
+
+func newMetrics(version string) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -37,10 +43,20 @@ func newMetrics() *metrics {
 		}, []string{"route", "code"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "quern_http_request_duration_seconds", Help: "Time from a request's header to its answer's last byte.",
-			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10),
+			Buckets: durations,
 		}, []string{"route"}),
+		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "quern_grpc_requests_total", Help: "gRPC calls answered, by method and status code.",
+		}, []string{"method", "code"}),
+		callTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "quern_grpc_request_duration_seconds", Help: "Time from a call's header to its status.", Buckets: durations,
+		}, []string{"method"}),
 	}
-	m.registry.MustRegister(m.requests, m.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "quern_build_info", Help: "1, with the version that runs and the Go version that it was built with.",
+	}, []string{"version", "go_version"})
+	build.WithLabelValues(version, runtime.Version()).Set(1)
+	m.registry.MustRegister(build, m.requests, m.seconds, m.calls, m.callTime, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -59,6 +75,12 @@ const (
 func (m *metrics) Observe(route string, code int, took time.Duration) {
 	m.requests.WithLabelValues(route, statusText(code)).Inc()
 	m.seconds.WithLabelValues(route).Observe(took.Seconds())
+}
+
+// ObserveCall implements rpc.Observer.
+func (m *metrics) ObserveCall(method, code string, took time.Duration) {
+	m.calls.WithLabelValues(method, code).Inc()
+	m.callTime.WithLabelValues(method).Observe(took.Seconds())
 }
 
 // statusText spares the usual codes an allocation.
@@ -160,7 +182,12 @@ func (e engineMetrics) Collect(out chan<- prometheus.Metric) {
 		if metric.GetKind() == enginev1.MetricKind_METRIC_KIND_COUNTER {
 			kind = prometheus.CounterValue
 		}
-		value, err := prometheus.NewConstMetric(prometheus.NewDesc(metric.GetName(), metric.GetHelp(), nil, nil), kind, metric.GetValue())
+		var names, values []string
+		for _, label := range metric.GetLabels() {
+			names, values = append(names, label.GetName()), append(values, label.GetValue())
+		}
+		desc := prometheus.NewDesc(metric.GetName(), metric.GetHelp(), names, nil)
+		value, err := prometheus.NewConstMetric(desc, kind, metric.GetValue(), values...)
 		if err == nil {
 			out <- value
 		}

@@ -48,6 +48,7 @@ func serveCommand(logs io.Writer) *cobra.Command {
 	}
 	cfg := config.Register(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, sources []string) error {
+		cfg.Version = version()
 		if err := cfg.Complete(sources, os.LookupEnv); err != nil {
 			return err
 		}

@@ -49,6 +49,14 @@ type Config struct {
 	CacheRedis string
 	// LogLevel is debug, info, warn or error.
 	LogLevel string
+	// SlowQuery is how long an answer takes that is logged with its statement's shape; 0 logs none.
+	SlowQuery time.Duration
+	// Admin is the loopback address of the profiler, empty for none.
+	Admin string
+	// Traces says that the environment names a collector of OpenTelemetry.
+	Traces bool
+	// Version is that of this program.
+	Version string
 
 	engineFlags []string
 	flags       *pflag.FlagSet
@@ -90,6 +98,8 @@ func Register(flags *pflag.FlagSet) *Config {
 	flags.StringVar(&c.Settings, "config", "", "`path` of quern.yaml; without it the one in the first folder, if there is one")
 	flags.StringVar(&c.CacheRedis, "cache-redis", "", "`URL` of a Redis or Valkey that several edges share as a second level, redis://[user:password@]host:port[/db]")
 	flags.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
+	flags.DurationVar(&c.SlowQuery, "slow-query", time.Second, "how long an answer takes that is logged with the shape of its statement; 0 logs none")
+	flags.StringVar(&c.Admin, "admin", "", "loopback `address` for Go's profiler, such as 127.0.0.1:6060; port 0 takes a free one")
 	for _, setting := range engineSettings {
 		flags.String(setting.name, "", setting.usage+" (local engine)")
 	}
@@ -113,6 +123,9 @@ func (c *Config) Complete(sources []string, lookup func(string) (string, bool)) 
 		}
 	})
 	failures = append(failures, c.check()...)
+	traces, err := tracesWanted(lookup)
+	c.Traces = traces
+	failures = append(failures, err)
 	c.engineFlags = c.collectEngineFlags()
 	return errors.Join(failures...)
 }
@@ -165,6 +178,12 @@ func (c *Config) check() []error {
 	}
 	if c.GracePeriod < 0 {
 		add("--grace-period must not be negative")
+	}
+	if c.SlowQuery < 0 {
+		add("--slow-query must not be negative; 0 logs none")
+	}
+	if err := checkAdmin(c.Admin); err != nil {
+		failures = append(failures, err)
 	}
 	if c.TimeoutDefault > c.TimeoutMax {
 		add("--timeout-default %s is longer than --timeout-max %s", c.TimeoutDefault, c.TimeoutMax)

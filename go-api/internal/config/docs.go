@@ -46,6 +46,8 @@ The settings marked *(local engine)* are handed to the engine that ` + "`quern s
 the engine's default holds. ` + "`QUERN_CORS_ORIGIN`" + ` takes several origins separated by commas.
 What the flags of TLS mean together, and the engine's own: [TLS](../tls.md).
 
+Traces are set by OpenTelemetry's own variables, ` + "`OTEL_EXPORTER_OTLP_ENDPOINT`" + ` first of all: see [observability](../observability.md).
+
 Other subcommands: ` + "`quern version`" + ` prints the version; ` + "`quern healthcheck [URL]`" + ` asks ` + "`/readyz`" + ` of a running server, by
 default the one on this machine that listens as ` + "`QUERN_HTTP`" + ` says, and ends with 0 when it is ready, for container health checks.
 `

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"slices"
 	"time"
 
@@ -35,6 +36,8 @@ type Result struct {
 	receipt *enginev1.Receipt
 	// whole says that pending is all of it, and receipt its own.
 	whole bool
+	// span is the call's part of the trace.
+	span telemetry.Span
 }
 
 // Execute starts a statement and waits for its first chunk or its receipt, so that whatever fails before the first byte
@@ -69,18 +72,30 @@ func (c *Client) execute(ctx context.Context, request *enginev1.ExecuteRequest) 
 	if err := c.reach(ctx); err != nil {
 		return nil, err
 	}
+	ctx, span := telemetry.BeginCall(ctx, queryService, "Execute")
 	ctx, cancel := context.WithCancel(telemetry.Outgoing(ctx))
 	stream, err := c.query.Execute(ctx, request)
 	if err != nil {
 		cancel()
+		failed(span, err)
 		return nil, err
 	}
-	result := &Result{stream: stream, cancel: cancel}
+	result := &Result{stream: stream, cancel: cancel, span: span}
 	if err := result.start(); err != nil {
 		cancel()
+		failed(span, err)
 		return nil, err
 	}
 	return result, nil
+}
+
+// queryService is what traces call the service.
+const queryService = "quern.engine.v1.QueryService"
+
+// failed ends a call's part of the trace that came to nothing.
+func failed(span telemetry.Span, err error) {
+	span.Fail(apierr.ReasonOf(err))
+	span.End()
 }
 
 // start reads the header and the part after it.
@@ -128,10 +143,13 @@ func (c *Client) Plan(ctx context.Context, request *enginev1.ExecuteRequest) (ca
 	if err := c.reach(ctx); err != nil {
 		return cache.Header{}, err
 	}
+	ctx, span := telemetry.BeginCall(ctx, queryService, "Plan")
 	answer, err := c.query.Plan(telemetry.Outgoing(ctx), &enginev1.PlanRequest{Execute: request})
 	if err != nil {
+		failed(span, err)
 		return cache.Header{}, err
 	}
+	span.End()
 	return headerOf(answer.GetHeader()), nil
 }
 
@@ -153,9 +171,18 @@ func (r *Result) Close() {
 	if r.cancel != nil {
 		r.cancel()
 	}
+	r.span.End()
 }
 
 func (r *Result) receive() ([]byte, error) {
+	chunk, err := r.next()
+	if err != nil && !errors.Is(err, io.EOF) {
+		r.span.Fail(apierr.ReasonOf(err))
+	}
+	return chunk, err
+}
+
+func (r *Result) next() ([]byte, error) {
 	for {
 		message, err := r.stream.Recv()
 		if err != nil {
@@ -173,8 +200,18 @@ func (r *Result) receive() ([]byte, error) {
 				return nil, apierr.New(apierr.ResultIncomplete, "the engine's receipt is for other snapshots than it announced")
 			}
 			r.receipt = receipt
+			r.sized()
 			return nil, io.EOF
 		}
+	}
+}
+
+// sized notes what the receipt says.
+func (r *Result) sized() {
+	if r.span.Recorded() {
+		receipt := r.Receipt()
+		r.span.Number(telemetry.AttrRows, int64(min(receipt.Rows, math.MaxInt64)))
+		r.span.Number(telemetry.AttrBytes, int64(min(receipt.Bytes, math.MaxInt64)))
 	}
 }
 

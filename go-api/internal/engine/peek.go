@@ -6,6 +6,7 @@ import (
 	"time"
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
+	"github.com/quern-data/quern/go-api/internal/telemetry"
 )
 
 const (
@@ -32,6 +33,8 @@ type peeker struct {
 
 type peek struct {
 	request *enginev1.ExecuteRequest
+	// parent is the traceparent of the call's part of its trace, empty where that is not recorded.
+	parent string
 	// answer gets one answer, or nil, and holds it.
 	answer chan *enginev1.Peeked
 }
@@ -45,7 +48,9 @@ func peekable(request *enginev1.ExecuteRequest) bool {
 
 // ask returns the whole answer, or nil where the request is to be executed.
 func (p *peeker) ask(ctx context.Context, request *enginev1.ExecuteRequest) *Result {
-	mine := &peek{request: request, answer: make(chan *enginev1.Peeked, 1)}
+	ctx, span := telemetry.BeginCall(ctx, queryService, "Peek")
+	defer span.End()
+	mine := &peek{request: request, parent: telemetry.SampledParent(ctx), answer: make(chan *enginev1.Peeked, 1)}
 	p.mu.Lock()
 	p.waiting = append(p.waiting, mine)
 	var batch []*peek
@@ -64,7 +69,9 @@ func (p *peeker) ask(ctx context.Context, request *enginev1.ExecuteRequest) *Res
 		if answer.GetHeader() == nil {
 			return nil
 		}
-		return &Result{header: answer.GetHeader(), pending: answer.GetBody(), receipt: answer.GetReceipt(), whole: true}
+		result := &Result{header: answer.GetHeader(), pending: answer.GetBody(), receipt: answer.GetReceipt(), whole: true, span: span}
+		result.sized()
+		return result
 	case <-ctx.Done():
 		return nil
 	}
@@ -98,13 +105,20 @@ func (p *peeker) next() []*peek {
 // that says why.
 func (p *peeker) call(batch []*peek) {
 	requests := make([]*enginev1.ExecuteRequest, len(batch))
+	var parents []string
 	for i, one := range batch {
 		requests[i] = one.request
+		if one.parent != "" && parents == nil {
+			parents = make([]string, len(batch))
+		}
+		if parents != nil {
+			parents[i] = one.parent
+		}
 	}
 	// No asker's own context: the others go on when one leaves.
 	ctx, cancel := context.WithTimeout(context.Background(), peekTimeout)
 	defer cancel()
-	response, err := p.query.Peek(ctx, &enginev1.PeekRequest{Requests: requests})
+	response, err := p.query.Peek(ctx, &enginev1.PeekRequest{Requests: requests, Traceparents: parents})
 	answers := response.GetAnswers()
 	for i, one := range batch {
 		var answer *enginev1.Peeked

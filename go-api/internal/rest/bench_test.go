@@ -88,7 +88,7 @@ func TestHitAllocations(t *testing.T) {
 	handler := hitHandler(t)
 	request := hitRequest()
 	w := &discard{header: http.Header{}}
-	const most = 25
+	const most = 20
 	if allocations := testing.AllocsPerRun(200, func() {
 		clear(w.header)
 		handler.ServeHTTP(w, request)

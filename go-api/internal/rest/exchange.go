@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quern-data/quern/go-api/internal/cache"
+	"github.com/quern-data/quern/go-api/internal/service"
 	"github.com/quern-data/quern/go-api/internal/telemetry"
 )
 
@@ -26,6 +28,13 @@ type exchange struct {
 	rows int64
 	// cache is how a result came about: Cache-Status.
 	cache string
+	// span is the request's part of its trace.
+	span telemetry.Span
+	// failure is the error that was answered.
+	failure error
+	// query is what was asked for a result, and snapshots what that was read from.
+	query     *service.Query
+	snapshots []cache.Snapshot
 }
 
 type exchangeKey struct{}

@@ -59,6 +59,7 @@ func requestMetadata(ctx context.Context, _ *http.Request) metadata.MD {
 }
 
 // answerError answers with an error.
-func answerError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+func answerError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+	exchangeOf(ctx).failure = err
 	writeError(w, err)
 }

@@ -162,18 +162,21 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err != nil {
+		ex.failure = err
 		writeError(w, err)
 		return
 	}
 	ex.route = route.template
 	if route.streams {
 		if err := a.query(ex, route, w, r); err != nil {
+			ex.failure = err
 			writeError(w, err)
 		}
 		return
 	}
 	w.Header().Add("Vary", "Accept")
 	if err := prepare(route, r); err != nil {
+		ex.failure = err
 		writeError(w, err)
 		return
 	}

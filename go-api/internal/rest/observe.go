@@ -1,14 +1,18 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/quern-data/quern/go-api/internal/apierr"
+	"github.com/quern-data/quern/go-api/internal/service"
 	"github.com/quern-data/quern/go-api/internal/telemetry"
 )
 
@@ -25,7 +29,9 @@ func observe(next http.Handler, logger *slog.Logger, observer Observer, stall ti
 			ex.conn, _ = r.Context().Value(connKey{}).(*gatheringConn)
 		}
 		ex.Header()["X-Request-Id"] = []string{ex.Identity.RequestID}
-		ctx := exchangeContext{Context: r.Context(), ex: ex}
+		within, span := telemetry.BeginRequest(r.Context(), &ex.Identity, r.Method)
+		ex.span = span
+		var ctx context.Context = exchangeContext{Context: within, ex: ex}
 		defer func() {
 			cause := recover()
 			aborted := cause != nil
@@ -39,12 +45,57 @@ func observe(next http.Handler, logger *slog.Logger, observer Observer, stall ti
 			took := time.Since(ex.started)
 			observer.Observe(ex.route, ex.status, took)
 			access(ctx, ex, r, took, aborted)
+			traced(ex, r, aborted)
+			slow(ctx, ex)
 			if aborted {
 				// net/http then cuts the connection or resets the stream: nobody takes the part for the whole.
 				panic(http.ErrAbortHandler)
 			}
 		}()
 		next.ServeHTTP(ex, r.WithContext(ctx))
+	})
+}
+
+// traced ends the request's part of its trace (OpenTelemetry's conventions for HTTP servers). Its target is not there: what
+// callers ask for is theirs.
+func traced(ex *exchange, r *http.Request, aborted bool) {
+	if ex.span.Recorded() {
+		ex.span.Name(strings.TrimSpace(r.Method + " " + ex.route))
+		ex.span.Text("http.request.method", r.Method)
+		ex.span.Text("http.route", ex.route)
+		ex.span.Number("http.response.status_code", int64(ex.status))
+		ex.span.Number("http.response.body.size", ex.bytes)
+		ex.span.Text("network.protocol.version", strings.TrimPrefix(r.Proto, "HTTP/"))
+		ex.span.Text(telemetry.AttrCache, ex.cache)
+		if ex.rows >= 0 {
+			ex.span.Number(telemetry.AttrRows, ex.rows)
+			ex.span.Number(telemetry.AttrBytes, ex.bytes)
+		}
+		reason := apierr.ReasonOf(ex.failure)
+		switch {
+		case aborted:
+			ex.span.Fail(cmp.Or(reason, "aborted"))
+		case ex.status >= http.StatusInternalServerError:
+			ex.span.Fail(cmp.Or(reason, strconv.Itoa(ex.status)))
+		default:
+			ex.span.Text(telemetry.AttrError, reason)
+		}
+	}
+	ex.span.End()
+}
+
+// slow tells of a query that took long.
+func slow(ctx context.Context, ex *exchange) {
+	if ex.query == nil {
+		return
+	}
+	ex.query.LogSlow(ctx, service.Outcome{
+		Began:     ex.started,
+		Rows:      uint64(max(ex.rows, 0)),
+		Bytes:     uint64(max(ex.bytes, 0)),
+		Snapshots: ex.snapshots,
+		Cache:     ex.cache,
+		Err:       ex.failure,
 	})
 }
 

@@ -64,9 +64,13 @@ func (a *api) query(ex *exchange, route *route, w http.ResponseWriter, r *http.R
 	if !query.Format.Binary {
 		coding = codingByAccept(r.Header)
 	}
+	ex.query = query
 	reply := reply{ex: ex, w: w, means: means, query: query, coding: coding, keep: a.keep}
 	conditions := r.Header["If-None-Match"]
 	if answer := query.Hit(); answer != nil {
+		hit := telemetry.Past(r.Context(), "cache", ex.started)
+		query.Describe(hit, answer)
+		hit.End()
 		return reply.answer(r.Context(), r.Method, answer, conditions)
 	}
 	ctx, cancel := context.WithTimeout(metadata.NewIncomingContext(r.Context(), ex.Identity.Metadata()), query.Timeout)
@@ -167,6 +171,8 @@ func (p *reply) notModified(tag cache.Tag, read []cache.Snapshot) {
 
 // answer sends a result. Nothing is written before the first byte of the body is there.
 func (p *reply) answer(ctx context.Context, method string, answer *cache.Answer, conditions []string) error {
+	p.ex.snapshots = answer.Header.Snapshots
+	p.query.Describe(p.ex.span, answer)
 	p.status(answer.Status)
 	p.next(answer.Header.NextPageToken)
 	if size := answer.Header.TotalSize; size != nil {
@@ -193,7 +199,8 @@ func (p *reply) answer(ctx context.Context, method string, answer *cache.Answer,
 	}
 	if err := p.stream(ctx, answer); err != nil {
 		// Part of it was sent: nobody may take it for the whole.
-		telemetry.Logger(ctx).WarnContext(ctx, "result failed midway, aborting the connection", "error", p.query.Outward(ctx, err))
+		p.ex.failure = p.query.Outward(ctx, err)
+		telemetry.Logger(ctx).WarnContext(ctx, "result failed midway, aborting the connection", "error", p.ex.failure)
 		panic(http.ErrAbortHandler)
 	}
 	p.ex.rows = int64(min(answer.Receipt().Rows, math.MaxInt64))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -39,47 +40,76 @@ func recovered(ctx context.Context, method string, err *error) {
 }
 
 // observer gives each call from the network its identity, its logger and its access-log line.
-type observer struct{ logger *slog.Logger }
+type observer struct {
+	logger *slog.Logger
+	// calls is told of each call at its end.
+	calls Observer
+}
 
 func (o observer) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	started := time.Now()
-	ctx, id := o.begin(ctx)
+	ctx, id, span := o.begin(ctx, info.FullMethod)
 	// It fails only outside of a call.
 	_ = grpc.SetHeader(ctx, metadata.Pairs(telemetry.RequestIDKey, id.RequestID))
 	answer, err := handler(ctx, request)
 	err = withInfo(info.FullMethod, err)
 	o.access(ctx, info.FullMethod, started, &counts{}, err)
+	ended(span, &counts{}, err)
 	return answer, err
 }
 
 func (o observer) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	started := time.Now()
-	ctx, id := o.begin(stream.Context())
+	ctx, id, span := o.begin(stream.Context(), info.FullMethod)
 	_ = stream.SetHeader(metadata.Pairs(telemetry.RequestIDKey, id.RequestID))
 	seen := &counted{ServerStream: stream, ctx: ctx}
 	err := withInfo(info.FullMethod, handler(server, seen))
 	o.access(ctx, info.FullMethod, started, &seen.counts, err)
+	ended(span, &seen.counts, err)
 	return err
 }
 
 // begin replaces what the caller says of itself by a checked identity, and takes the edge's own keys away.
-func (o observer) begin(ctx context.Context) (context.Context, telemetry.Identity) {
+func (o observer) begin(ctx context.Context, method string) (context.Context, telemetry.Identity, telemetry.Span) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	id := telemetry.Identify(
 		telemetry.First(md, telemetry.RequestIDKey),
 		telemetry.First(md, telemetry.TraceParentKey),
 		telemetry.First(md, telemetry.TraceStateKey),
 	)
+	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	ctx, span := telemetry.BeginRPC(ctx, &id, service, name)
 	md = md.Copy()
 	md.Delete(telemetry.TraceStateKey)
 	for key, values := range id.Metadata() {
 		md.Set(key, values...)
 	}
-	return telemetry.WithLogger(metadata.NewIncomingContext(ctx, md), telemetry.RequestLogger{To: o.logger, Identity: id}), id
+	return telemetry.WithLogger(metadata.NewIncomingContext(ctx, md), telemetry.RequestLogger{To: o.logger, Identity: id}), id, span
+}
+
+// ended ends a call's part of its trace (OpenTelemetry's conventions for gRPC servers).
+func ended(span telemetry.Span, seen *counts, err error) {
+	if span.Recorded() {
+		code := status.Code(err)
+		span.Number("rpc.grpc.status_code", int64(code))
+		if seen.receipt != nil {
+			span.Number(telemetry.AttrRows, seen.receipt.GetRows())
+			span.Number(telemetry.AttrBytes, seen.bytes)
+		}
+		switch code {
+		case codes.OK:
+		case codes.Unknown, codes.DeadlineExceeded, codes.Unimplemented, codes.Internal, codes.Unavailable, codes.DataLoss:
+			span.Fail(apierr.ReasonOf(err))
+		default:
+			span.Text(telemetry.AttrError, apierr.ReasonOf(err))
+		}
+	}
+	span.End()
 }
 
 func (o observer) access(ctx context.Context, method string, started time.Time, seen *counts, err error) {
 	now := time.Now()
+	o.calls.ObserveCall(method, apierr.CodeName(status.Code(err)), now.Sub(started))
 	attrs := []slog.Attr{
 		slog.String("method", "gRPC"),
 		slog.String("route", method),

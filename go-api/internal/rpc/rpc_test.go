@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -44,11 +45,15 @@ type queries struct {
 
 func (queries) Query(*quernv1.QueryRequest, quernv1.QueryService_QueryServer) error { panic("again") }
 
+type ignored struct{}
+
+func (ignored) ObserveCall(string, string, time.Duration) {}
+
 func serve(t *testing.T) (*tables, *grpc.ClientConn, *Server, *bytes.Buffer) {
 	t.Helper()
 	logs := &bytes.Buffer{}
 	service := &tables{}
-	server := NewServer(Services{Tables: service, Queries: queries{}}, slog.New(slog.NewJSONHandler(logs, nil)))
+	server := NewServer(Services{Tables: service, Queries: queries{}}, slog.New(slog.NewJSONHandler(logs, nil)), ignored{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

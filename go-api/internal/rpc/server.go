@@ -40,10 +40,16 @@ type Server struct {
 	health *health.Server
 }
 
+// Observer is told of each call, at its end.
+type Observer interface {
+	// ObserveCall is given one of the server's methods, `/package.Service/Method`, and a code as google.rpc.Code spells it.
+	ObserveCall(method, code string, took time.Duration)
+}
+
 // NewServer returns a server of the services, not yet listening and not yet SERVING. More options are those of its
 // transport.
-func NewServer(services Services, logger *slog.Logger, transport ...grpc.ServerOption) *Server {
-	observer := observer{logger: logger}
+func NewServer(services Services, logger *slog.Logger, calls Observer, transport ...grpc.ServerOption) *Server {
+	observer := observer{logger: logger, calls: calls}
 	server := grpc.NewServer(append(transport,
 		grpc.ChainUnaryInterceptor(observer.unary, recoverUnary),
 		grpc.ChainStreamInterceptor(observer.stream, recoverStream),

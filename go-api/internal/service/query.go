@@ -21,6 +21,7 @@ import (
 	quernv1 "github.com/quern-data/quern/go-api/gen/quern/v1"
 	"github.com/quern-data/quern/go-api/internal/apierr"
 	"github.com/quern-data/quern/go-api/internal/cache"
+	"github.com/quern-data/quern/go-api/internal/telemetry"
 )
 
 // Metadata keys of the query service. The last two are what HTTP headers of the same names say.
@@ -60,6 +61,8 @@ type Timeouts struct {
 	Default time.Duration
 	// Most is what a query may ask for; longer wishes are cut to it.
 	Most time.Duration
+	// Slow is how long an answer takes that is logged; 0 logs none.
+	Slow time.Duration
 }
 
 // Queries answers queries, from the cache where it may. Its gRPC side is [QueryServer].
@@ -172,6 +175,18 @@ func (q *Query) Hit() *cache.Answer { return q.queries.cache.Hit(q.request) }
 
 // Do answers the query. The answer must be closed.
 func (q *Query) Do(ctx context.Context) (*cache.Answer, error) {
+	ctx, span := telemetry.Begin(ctx, "cache")
+	defer span.End()
+	answer, err := q.do(ctx)
+	if err != nil {
+		span.Fail(apierr.ReasonOf(err))
+		return nil, err
+	}
+	q.Describe(span, answer)
+	return answer, nil
+}
+
+func (q *Query) do(ctx context.Context) (*cache.Answer, error) {
 	answer, err := q.queries.cache.Do(ctx, q.request)
 	if errors.Is(err, cache.ErrNotStored) {
 		return nil, apierr.New(apierr.NotStored, "no stored answer may be given, and `only-if-cached` allows no other; leave it out")
@@ -230,11 +245,23 @@ func (q *Query) serve(stream grpc.ServerStream, send func(*httpbody.HttpBody, *q
 	query := q.With(strings.Join(md.Get(CacheControlKey), ","))
 	ctx, cancel := context.WithTimeout(stream.Context(), query.Timeout)
 	defer cancel()
+	outcome := Outcome{Began: time.Now()}
+	err := query.send(ctx, stream, send, &outcome)
+	outcome.Err = err
+	query.LogSlow(ctx, outcome)
+	return err
+}
+
+// send answers, and notes what it sent.
+func (q *Query) send(ctx context.Context, stream grpc.ServerStream, send func(*httpbody.HttpBody, *quernv1.Receipt) error, outcome *Outcome) error {
+	query := q
 	answer, err := query.Do(ctx)
 	if err != nil {
 		return err
 	}
 	defer answer.Close()
+	query.Describe(telemetry.Current(ctx), answer)
+	outcome.Cache, outcome.Snapshots = CacheStatus(answer.Status), answer.Header.Snapshots
 	header := metadata.Pairs(FormatKey, query.Format.Name, CacheStatusKey, CacheStatus(answer.Status))
 	if answer.Tag != "" {
 		header.Set(EntityTagKey, cache.Identity.Tag(answer.Tag))
@@ -258,6 +285,7 @@ func (q *Query) serve(stream grpc.ServerStream, send func(*httpbody.HttpBody, *q
 	if err != nil {
 		return query.Outward(ctx, err)
 	}
+	outcome.Rows, outcome.Bytes = answer.Receipt().Rows, answer.Receipt().Bytes
 	stream.SetTrailer(metadata.Pairs(ReceiptKey, line))
 	return send(nil, publicReceipt(answer.Receipt(), answer.Header.Snapshots))
 }

@@ -31,6 +31,8 @@ type Identity struct {
 	TraceParent string
 	// TraceState is the caller's tracestate, empty without a valid traceparent.
 	TraceState string
+	// caller is the caller's traceparent where it is valid: the parent of this edge's part.
+	caller string
 }
 
 // Identify makes a request's identity from what the caller sent; anything malformed is replaced, never passed on.
@@ -44,6 +46,7 @@ func Identify(requestID, traceParent, traceState string) Identity {
 		return id
 	}
 	if parent := traceParentPattern.FindStringSubmatch(traceParent); validParent(parent) {
+		id.caller = traceParent
 		id.TraceParent = "00-" + parent[2] + id.TraceParent[traceIDEnd:traceIDEnd+spanLength] + parent[4]
 		if traceStatePattern.MatchString(traceState) {
 			id.TraceState = traceState
@@ -104,6 +107,9 @@ func Outgoing(ctx context.Context) context.Context {
 	id := FromIncoming(ctx)
 	if id.RequestID == "" {
 		return ctx
+	}
+	if parent := Parent(ctx); parent != "" {
+		id.TraceParent = parent
 	}
 	return metadata.NewOutgoingContext(ctx, id.Metadata())
 }

@@ -6,6 +6,7 @@ pub mod error;
 pub mod name;
 pub mod snapshot;
 pub mod suggest;
+pub mod trace;
 
 pub use error::{Code, EngineError, Reason, Result};
 pub use snapshot::{SnapshotHasher, TableSnapshot};

@@ -12,7 +12,9 @@ use quern_sources::watch::Event;
 use quern_sources::{TableDescription, TableState, Watcher};
 use tokio::sync::{broadcast, watch};
 use tonic::{Request, Response, Status};
+use tracing::Instrument;
 
+use crate::call;
 use crate::proto::watch_snapshots_response::Event as WatchEvent;
 use crate::proto::{self, catalog_service_server};
 use crate::status::status;
@@ -113,11 +115,12 @@ fn event_of(event: WatchEvent) -> proto::WatchSnapshotsResponse {
 impl catalog_service_server::CatalogService for CatalogService {
     async fn list_tables(
         &self,
-        _request: Request<proto::ListTablesRequest>,
+        request: Request<proto::ListTablesRequest>,
     ) -> Result<Response<proto::ListTablesResponse>, Status> {
+        let span = call::span(request.metadata(), "quern.engine.v1.CatalogService/ListTables");
         let catalog = self.engine.catalog().clone();
         let work = async move { catalog.describe_all().await };
-        let (tables, passed_over) = self.engine.on_cpu(work).await.map_err(status)?;
+        let (tables, passed_over) = self.engine.on_cpu(work).instrument(span).await.map_err(status)?;
         Ok(Response::new(proto::ListTablesResponse {
             tables: tables.into_iter().map(table).collect(),
             passed_over: passed_over.into_iter().map(|(path, reason)| proto::PassedOver { path, reason }).collect(),
@@ -155,6 +158,7 @@ impl catalog_service_server::CatalogService for CatalogService {
         &self,
         request: Request<proto::GetTableRequest>,
     ) -> Result<Response<proto::GetTableResponse>, Status> {
+        let span = call::span(request.metadata(), "quern.engine.v1.CatalogService/GetTable");
         let engine = Arc::clone(&self.engine);
         let proto::GetTableRequest { name, key } = request.into_inner();
         let work = async move {
@@ -167,7 +171,7 @@ impl catalog_service_server::CatalogService for CatalogService {
             }
             Ok(table)
         };
-        let table = self.engine.on_cpu(work).await.map_err(status)?;
+        let table = self.engine.on_cpu(work).instrument(span).await.map_err(status)?;
         Ok(Response::new(proto::GetTableResponse { table: Some(table) }))
     }
 }

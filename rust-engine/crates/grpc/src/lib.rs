@@ -1,5 +1,6 @@
 //! The engine's gRPC services: decode, call, map the error, encode. No logic of their own.
 
+mod call;
 mod catalog_service;
 mod metrics_service;
 mod query_service;
@@ -7,7 +8,7 @@ mod status;
 mod types;
 
 pub use catalog_service::{CatalogService, Watches};
-pub use metrics_service::MetricsService;
+pub use metrics_service::{MetricsService, Pools};
 pub use query_service::QueryService;
 
 /// The messages and servers generated from `proto/quern/engine/v1`.

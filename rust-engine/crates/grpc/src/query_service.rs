@@ -13,8 +13,9 @@ use quern_query::rows::{Key, Keys, Node, NodeKind, OrderTerm, Rows};
 use quern_query::{Ask, Engine, Outline, Params, Peeked};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
+use crate::call;
 use crate::proto::execute_response::Part as Message;
 use crate::proto::filter_term::Kind;
 use crate::proto::{self, query_service_server};
@@ -27,6 +28,10 @@ const MAX_PAGE: usize = 10_000;
 const MAX_KEYS: usize = 1_000;
 /// The most requests that one call may have answered from memory.
 const MAX_PEEKS: usize = 64;
+/// The methods, as spans name them.
+const EXECUTE: &str = "quern.engine.v1.QueryService/Execute";
+const PLAN: &str = "quern.engine.v1.QueryService/Plan";
+const PEEK: &str = "quern.engine.v1.QueryService/Peek";
 
 /// Executes statements on the engine.
 pub struct QueryService {
@@ -45,14 +50,25 @@ impl query_service_server::QueryService for QueryService {
     type ExecuteStream = Pin<Box<dyn Stream<Item = Result<proto::ExecuteResponse, Status>> + Send>>;
 
     async fn execute(&self, request: Request<proto::ExecuteRequest>) -> Result<Response<Self::ExecuteStream>, Status> {
-        let span = span(request.metadata());
+        let span = call::span(request.metadata(), EXECUTE);
         let timeout = grpc_timeout(request.metadata());
-        let request = decode(request.into_inner(), timeout).map_err(status)?;
-        let execution = self.engine.execute(request).instrument(span).await.map_err(status)?;
+        let failed = |error: EngineError| {
+            call::failed(&span, &error);
+            status(error)
+        };
+        let request = decode(request.into_inner(), timeout).map_err(failed)?;
+        let execution = self.engine.execute(request).instrument(span.clone()).await.map_err(failed)?;
         let header = header(&execution.outline, &execution.envelope);
         let snapshots = execution.outline.snapshots.clone();
         let first = futures::stream::once(async { Ok(message(Message::Header(header))) });
-        let parts = execution.into_parts().map(move |part| part.map(|p| encode(p, &snapshots)).map_err(status));
+        // The span ends with the stream.
+        let parts = execution.into_parts().map(move |part| match part {
+            Ok(part) => Ok(encode(part, &snapshots, &span)),
+            Err(error) => {
+                call::failed(&span, &error);
+                Err(status(error))
+            }
+        });
         let mut parts = Box::pin(parts.peekable());
         // The header leaves together with the first part: its reader could do nothing with it before.
         parts.as_mut().peek().await;
@@ -60,7 +76,7 @@ impl query_service_server::QueryService for QueryService {
     }
 
     async fn plan(&self, request: Request<proto::PlanRequest>) -> Result<Response<proto::PlanResponse>, Status> {
-        let span = span(request.metadata());
+        let span = call::span(request.metadata(), PLAN);
         let timeout = grpc_timeout(request.metadata());
         let statement = request.into_inner().execute.unwrap_or_default();
         let request = decode(statement, timeout).map_err(status)?;
@@ -70,18 +86,24 @@ impl query_service_server::QueryService for QueryService {
 
     /// Answered right here: it is bounded work, and whoever asks waits for the whole.
     async fn peek(&self, request: Request<proto::PeekRequest>) -> Result<Response<proto::PeekResponse>, Status> {
-        let asked = request.into_inner().requests;
+        let proto::PeekRequest { requests: asked, traceparents } = request.into_inner();
         if asked.len() > MAX_PEEKS {
             let message = format!("`requests` may have {MAX_PEEKS}");
             return Err(status(EngineError::new(Reason::RequestInvalid, message)));
         }
+        let traced = |parent: &String| (!parent.is_empty()).then(|| call::within("", parent, PEEK));
+        let spans: Vec<_> = traceparents.iter().take(MAX_PEEKS).map(traced).collect();
         let mut answers = vec![proto::Peeked::default(); asked.len()];
         // What can't be read is told to those who execute it.
         let readable = asked.into_iter().map(|request| decode(request, None).ok()).enumerate();
         let (places, requests): (Vec<_>, Vec<_>) = readable.filter_map(|(at, request)| Some((at, request?))).unzip();
         for (at, answer) in places.into_iter().zip(self.engine.peek(requests)) {
             if let Some(answer) = answer {
+                let snapshot = spans.get(at).and_then(Option::as_ref).map(|_| answer.snapshot.clone());
                 answers[at] = peeked(answer);
+                if let (Some(Some(span)), Some(read), Some(receipt)) = (spans.get(at), snapshot, &answers[at].receipt) {
+                    call::ended(span, receipt, &[read]);
+                }
             }
         }
         Ok(Response::new(proto::PeekResponse { answers }))
@@ -126,10 +148,14 @@ fn message(part: Message) -> proto::ExecuteResponse {
     proto::ExecuteResponse { part: Some(part) }
 }
 
-fn encode(part: Part, snapshots: &[TableSnapshot]) -> proto::ExecuteResponse {
+fn encode(part: Part, snapshots: &[TableSnapshot], span: &Span) -> proto::ExecuteResponse {
     match part {
         Part::Chunk(bytes) => message(Message::Chunk(bytes)),
-        Part::Receipt(ended) => message(Message::Trailer(receipt(&ended, snapshots))),
+        Part::Receipt(ended) => {
+            let receipt = receipt(&ended, snapshots);
+            call::ended(span, &receipt, snapshots);
+            message(Message::Trailer(receipt))
+        }
     }
 }
 
@@ -268,12 +294,6 @@ fn grpc_timeout(metadata: &MetadataMap) -> Option<Duration> {
         "n" => Some(Duration::from_nanos(amount)),
         _ => None,
     }
-}
-
-/// The span of a call, with the edge's request id and W3C trace context, so that both logs can be joined.
-fn span(metadata: &MetadataMap) -> tracing::Span {
-    let text = |key: &str| metadata.get(key).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-    tracing::info_span!("execute", request_id = text("x-request-id"), traceparent = text("traceparent"))
 }
 
 #[cfg(test)]

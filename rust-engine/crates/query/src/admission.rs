@@ -50,6 +50,11 @@ impl Admission {
         (running, waiting, self.entered.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
     }
 
+    /// How many may run, and how many may wait.
+    pub(crate) fn most(&self) -> (usize, usize) {
+        (self.max_running, self.max_waiting)
+    }
+
     /// A place to run, held until the permit is dropped.
     pub(crate) async fn enter(&self) -> Result<OwnedSemaphorePermit> {
         let entered = self.wait().await;

@@ -1,11 +1,12 @@
 //! The engine: from a statement to a stream of encoded parts.
 
 mod execution;
+mod load;
 mod peek;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -23,15 +24,17 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use quern_core::trace::PART;
 use quern_core::{EngineError, Reason, Result, TableSnapshot};
-use quern_sources::hot::HotCounts;
 use quern_sources::provider::SnapshotProvider;
-use quern_sources::{Catalog, PinnedStore, Root, Table};
+use quern_sources::{Catalog, PinnedStore, Root, Table, Within};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::admission::Admission;
 use crate::allow::{self, Findings};
@@ -51,6 +54,7 @@ use crate::session;
 
 pub use execution::Execution;
 use execution::{Running, timed_out};
+pub use load::Load;
 pub use peek::Peeked;
 
 /// What is asked for.
@@ -84,29 +88,6 @@ pub struct Outline {
     pub snapshots: Vec<TableSnapshot>,
     /// The functions that make the result differ from call to call; empty where it may be kept.
     pub volatile: BTreeSet<String>,
-}
-
-/// What the engine is doing, and has done since it started.
-#[derive(Clone, Copy, Debug)]
-pub struct Load {
-    /// Statements that run.
-    pub running: usize,
-    /// Statements that wait for a place.
-    pub waiting: usize,
-    /// Statements that were let in.
-    pub queries: u64,
-    /// Statements for which there was no place.
-    pub refused: u64,
-    /// Requests that were answered from memory without a place.
-    pub peeked: u64,
-    /// Memory reserved by statements, in bytes.
-    pub memory: usize,
-    /// Memory that they may reserve, in bytes.
-    pub max_memory: usize,
-    /// Disk space that they take, in bytes.
-    pub spilled: u64,
-    /// The columns kept in memory.
-    pub hot: HotCounts,
 }
 
 struct Planned {
@@ -184,18 +165,9 @@ impl Engine {
         &self.catalog
     }
 
-    /// What the engine is doing.
-    pub fn load(&self) -> Load {
-        let (running, waiting, queries, refused) = self.admission.counts();
-        let (memory, spilled) = self.runtime.taken();
-        let hot = self.runtime.caches().hot.counts();
-        let peeked = self.peeked.load(Ordering::Relaxed);
-        Load { running, waiting, queries, refused, peeked, memory, max_memory: self.limits.memory, spilled, hot }
-    }
-
-    /// Runs catalogue work on the engine's own threads.
+    /// Runs catalogue work on the engine's own threads, within the caller's span.
     pub async fn on_cpu<T: Send + 'static>(&self, work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-        AbortOnDropHandle::new(self.cpu.spawn(work))
+        AbortOnDropHandle::new(self.cpu.spawn(work.in_current_span()))
             .await
             .unwrap_or_else(|e| Err(EngineError::internal(format!("a task failed: {e}"))))
     }
@@ -217,7 +189,7 @@ impl Engine {
         let this = Arc::clone(self);
         let work = async move {
             let _permit = this.admission.enter().await?;
-            Ok(this.plan(&request).await?.outline())
+            Ok(this.plan(&request).instrument(plan_span()).await?.outline())
         };
         tokio::time::timeout_at(deadline, self.on_cpu(work)).await.unwrap_or_else(|_| Err(timed_out()))
     }
@@ -227,8 +199,9 @@ impl Engine {
     }
 
     async fn start(&self, request: Request, deadline: Instant, permit: OwnedSemaphorePermit) -> Result<Execution> {
-        let planned = self.plan(&request).await?;
+        let planned = self.plan(&request).instrument(plan_span()).await?;
         let outline = planned.outline();
+        tracing::debug!(tables = outline.snapshots.len(), "planned");
         let Planned { input, reading, count, pins, findings, stop, .. } = planned;
         let stop = stop.drop_guard();
         let task = self.task();
@@ -238,7 +211,11 @@ impl Engine {
             Some(reading) => {
                 let memory = rows::reservation(task.memory_pool());
                 let taken = match (&reading, input) {
-                    (Reading::Keys(lookup), Input::Points(by)) => lookup.read(&by, &memory).await,
+                    (Reading::Keys(lookup), Input::Points(by)) => {
+                        let table = outline.snapshots.first().map_or("", |read| read.table.as_str());
+                        let span = tracing::trace_span!(target: PART, "scan", quern.table = table);
+                        lookup.read(&by, &memory).instrument(span).await
+                    }
                     (reading, input) => {
                         let batches = stream_of(input, &task).map_err(failed)?;
                         reading.read(batches, count, &self.tokens, &memory, &task).await
@@ -265,11 +242,14 @@ impl Engine {
             envelope: envelope.clone(),
             runtime: Some(self.cpu.clone()),
         };
+        let span = tracing::trace_span!(
+            target: PART, "encode", quern.format = ?request.format, quern.rows = Empty, quern.bytes = Empty
+        );
         let encoded = format::encode(batches, Arc::clone(&outline.schema), options).map_err(|e| errors::format(&e))?;
         Ok(Execution {
             outline,
             envelope,
-            running: Running { encoded, pins, findings, deadline, _stops_on_drop: stop, _permit: permit },
+            running: Running { encoded, pins, findings, deadline, span, _stops_on_drop: stop, _permit: permit },
         })
     }
 
@@ -453,10 +433,14 @@ impl Engine {
 
     /// What one query's plan runs in. Its functions are in the plan already.
     fn task(&self) -> Arc<TaskContext> {
+        let mut config = self.template.config().clone();
+        if tracing::span_enabled!(target: PART, tracing::Level::TRACE) {
+            config.set_extension(Arc::new(Within(Span::current())));
+        }
         Arc::new(TaskContext::new(
             None,
             self.template.session_id().to_owned(),
-            self.template.config().clone(),
+            config,
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),
@@ -464,6 +448,10 @@ impl Engine {
             self.runtime.query(),
         ))
     }
+}
+
+fn plan_span() -> Span {
+    tracing::trace_span!(target: PART, "plan")
 }
 
 async fn physical(plan: &LogicalPlan, state: &SessionState, findings: &Findings) -> Result<Arc<dyn ExecutionPlan>> {

@@ -1,5 +1,7 @@
 //! The engine's configuration: flags, their environment variables, defaults and help. The only reader of both.
 
+pub(crate) mod otel;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

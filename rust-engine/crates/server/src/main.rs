@@ -7,6 +7,7 @@ mod listen;
 mod run;
 mod telemetry;
 mod tls;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -26,9 +27,13 @@ fn main() -> ExitCode {
             }
         };
     }
-    telemetry::init(&config.log_level);
+    let traces = config::otel::traces(|name| std::env::var(name).ok());
+    let exporter = telemetry::init(&config.log_level, traces.as_ref().ok().cloned().flatten());
+    if let Err(error) = traces {
+        tracing::warn!(error, "no traces are exported");
+    }
     keep_pages_small();
-    match run::run(config) {
+    match run::run(config, exporter) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "stopped");

@@ -12,7 +12,7 @@ use quern_grpc::proto;
 use quern_grpc::proto::catalog_service_server::CatalogServiceServer;
 use quern_grpc::proto::metrics_service_server::MetricsServiceServer;
 use quern_grpc::proto::query_service_server::QueryServiceServer;
-use quern_grpc::{CatalogService, MetricsService, QueryService, Watches};
+use quern_grpc::{CatalogService, MetricsService, Pools, QueryService, Watches};
 use quern_query::Engine;
 use quern_sources::{Bucket, Root};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
@@ -26,6 +26,7 @@ use tonic::transport::server::{Router, TcpIncoming};
 use crate::config::Config;
 use crate::listen::{self, Listener};
 use crate::tls::Tls;
+use crate::trace::Exporter;
 
 /// Plans recurse over the statement's tree; the parser bounds its depth, and this stack holds it.
 const CPU_STACK: usize = 64 << 20;
@@ -34,7 +35,7 @@ const CPU_STACK: usize = 64 << 20;
 const MAX_REQUEST: usize = 4 << 20;
 
 /// Runs the engine until it is told to stop.
-pub(crate) fn run(config: Config) -> Result<()> {
+pub(crate) fn run(config: Config, exporter: Option<Exporter>) -> Result<()> {
     let limits = config.limits();
     tracing::info!(memory = limits.memory, hot_bytes = limits.hot_bytes, threads = limits.threads, "limits");
     let tls = config.tls()?.map(Tls::open).transpose().context("can't set up TLS")?;
@@ -55,7 +56,12 @@ pub(crate) fn run(config: Config) -> Result<()> {
     let sources = config.sources.iter().map(|source| open(source)).collect::<Result<Vec<_>>>()?;
     let engine = Engine::new(sources, limits, config.page_token_secret.as_bytes(), cpu.handle().clone())
         .context("can't set up the engine")?;
-    let result = io.block_on(serve(config, tls, Arc::new(engine)));
+    let exporting = exporter.map(|exporter| exporter.start(io.handle()));
+    let pools = Pools { cpu: cpu.handle().clone(), io: io.handle().clone() };
+    let result = io.block_on(serve(config, tls, Arc::new(engine), pools));
+    if let Some(exporting) = exporting {
+        exporting.stop(&io);
+    }
     shut_down(io);
     shut_down(cpu);
     result
@@ -85,7 +91,7 @@ fn shut_down(runtime: Runtime) {
     runtime.shutdown_timeout(Duration::from_secs(1));
 }
 
-async fn serve(config: Config, tls: Option<Tls>, engine: Arc<Engine>) -> Result<()> {
+async fn serve(config: Config, tls: Option<Tls>, engine: Arc<Engine>, pools: Pools) -> Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -101,7 +107,7 @@ async fn serve(config: Config, tls: Option<Tls>, engine: Arc<Engine>) -> Result<
     };
     let catalog = CatalogServiceServer::new(CatalogService::new(Arc::clone(&engine), watches));
     let query = QueryServiceServer::new(QueryService::new(Arc::clone(&engine))).max_decoding_message_size(MAX_REQUEST);
-    let metrics = MetricsServiceServer::new(MetricsService::new(Arc::clone(&engine)));
+    let metrics = MetricsServiceServer::new(MetricsService::new(Arc::clone(&engine), pools, env!("CARGO_PKG_VERSION")));
     let router = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .initial_stream_window_size(1 << 20)

@@ -91,6 +91,8 @@ pub struct HotCounts {
     pub evictions: u64,
     /// Bytes on disk, of text files that did not stay in memory.
     pub spilled: u64,
+    /// Bytes that those may take.
+    pub max_spilled: u64,
 }
 
 /// The cache of all tables' hot columns.
@@ -347,6 +349,7 @@ impl HotColumns {
             misses: self.misses.load(Ordering::Relaxed),
             evictions: self.evictions.load(Ordering::Relaxed),
             spilled: self.spills.bytes(),
+            max_spilled: self.spills.capacity(),
         }
     }
 }

@@ -237,6 +237,13 @@ impl KeyIndexes {
         self.cells().get((table.snapshot.clone(), columns.to_vec())).get().cloned().flatten()
     }
 
+    /// How many indexes there are, and what they take, in bytes.
+    pub fn counts(&self) -> (usize, usize) {
+        let cells = self.cells();
+        let made = cells.cells.values().filter(|(cell, _)| matches!(cell.get(), Some(Some(_)))).count();
+        (made, cells.bytes())
+    }
+
     /// Gives all memory back that no lookup uses at the moment.
     pub fn clear(&self) {
         self.cells().cells.clear();

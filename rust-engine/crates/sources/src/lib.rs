@@ -25,7 +25,7 @@ mod scan;
 pub use bucket::Bucket;
 pub use catalog::{Catalog, TableDescription, TableState};
 pub use listing::Root;
-pub use scan::{Caches, Points, Positions, RowScan};
+pub use scan::{Caches, Points, Positions, RowScan, Within};
 pub use store::{PinnedStore, SnapshotChanged};
 pub use table::Table;
 pub use watch::Watcher;

@@ -41,6 +41,7 @@ use datafusion::physical_plan::expressions::Column;
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
+use tracing::Span;
 
 use crate::hot::{BLOCK_ROWS, HotColumns, SEGMENT_ROWS};
 use crate::keys::KeyIndexes;
@@ -80,6 +81,10 @@ pub struct Caches {
     /// Where rows lie by their keys.
     pub keys: Arc<KeyIndexes>,
 }
+
+/// The span that a query's scans belong to, as an extension of its session: scans are opened by tasks that have none.
+#[derive(Debug)]
+pub struct Within(pub Span);
 
 impl Caches {
     /// Gives at least `bytes` back to the memory of all queries, if as many are held.
@@ -172,7 +177,9 @@ impl DataSource for Scan {
     fn open_with_args(&self, args: OpenArgs) -> Result<SendableRecordBatchStream> {
         let shared = args.sibling_state.and_then(|state| Arc::downcast::<Work>(state).ok());
         let work = shared.unwrap_or_else(|| Arc::new(self.work()));
-        let reader = Reader::new(Ready::new(self)?, work, BLOCK_ROWS, None);
+        let within = args.context.session_config().get_extension::<Within>();
+        let within = within.map_or_else(Span::current, |within| within.0.clone());
+        let reader = Reader::new(Ready::new(self)?, work, BLOCK_ROWS, None, &within);
         let stream = RecordBatchStreamAdapter::new(Arc::clone(&self.schema), reader.batches().boxed());
         Ok(Box::pin(cooperative(stream)))
     }

@@ -102,6 +102,11 @@ impl Spills {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// How many there may be.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     /// The spill of a file, if there is one.
     pub(crate) fn get(&self, key: SpillKey) -> Option<Arc<Spilled>> {
         let mut state = self.state();

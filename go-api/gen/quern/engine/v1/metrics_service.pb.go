@@ -114,7 +114,7 @@ func (*GetMetricsRequest) Descriptor() ([]byte, []int) {
 // GetMetricsResponse holds all metrics.
 type GetMetricsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Every metric, each name once.
+	// Every metric, each name once for each set of labels.
 	Metrics       []*Metric `protobuf:"bytes,1,rep,name=metrics,proto3" json:"metrics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -167,7 +167,9 @@ type Metric struct {
 	// Whether it only grows.
 	Kind MetricKind `protobuf:"varint,3,opt,name=kind,proto3,enum=quern.engine.v1.MetricKind" json:"kind,omitempty"`
 	// The value now.
-	Value         float64 `protobuf:"fixed64,4,opt,name=value,proto3" json:"value,omitempty"`
+	Value float64 `protobuf:"fixed64,4,opt,name=value,proto3" json:"value,omitempty"`
+	// What tells it from others of its name; the same labels, in the same order, on each of them.
+	Labels        []*MetricLabel `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -230,6 +232,68 @@ func (x *Metric) GetValue() float64 {
 	return 0
 }
 
+func (x *Metric) GetLabels() []*MetricLabel {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+// MetricLabel is one label of a metric. Its values are few and known beforehand.
+type MetricLabel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The label's name by the rules of Prometheus.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its value.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricLabel) Reset() {
+	*x = MetricLabel{}
+	mi := &file_quern_engine_v1_metrics_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricLabel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricLabel) ProtoMessage() {}
+
+func (x *MetricLabel) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_metrics_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricLabel.ProtoReflect.Descriptor instead.
+func (*MetricLabel) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_metrics_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MetricLabel) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MetricLabel) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
 var File_quern_engine_v1_metrics_service_proto protoreflect.FileDescriptor
 
 const file_quern_engine_v1_metrics_service_proto_rawDesc = "" +
@@ -237,12 +301,16 @@ const file_quern_engine_v1_metrics_service_proto_rawDesc = "" +
 	"%quern/engine/v1/metrics_service.proto\x12\x0fquern.engine.v1\"\x13\n" +
 	"\x11GetMetricsRequest\"G\n" +
 	"\x12GetMetricsResponse\x121\n" +
-	"\ametrics\x18\x01 \x03(\v2\x17.quern.engine.v1.MetricR\ametrics\"w\n" +
+	"\ametrics\x18\x01 \x03(\v2\x17.quern.engine.v1.MetricR\ametrics\"\xad\x01\n" +
 	"\x06Metric\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04help\x18\x02 \x01(\tR\x04help\x12/\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x1b.quern.engine.v1.MetricKindR\x04kind\x12\x14\n" +
-	"\x05value\x18\x04 \x01(\x01R\x05value*Y\n" +
+	"\x05value\x18\x04 \x01(\x01R\x05value\x124\n" +
+	"\x06labels\x18\x05 \x03(\v2\x1c.quern.engine.v1.MetricLabelR\x06labels\"7\n" +
+	"\vMetricLabel\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value*Y\n" +
 	"\n" +
 	"MetricKind\x12\x1b\n" +
 	"\x17METRIC_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -265,23 +333,25 @@ func file_quern_engine_v1_metrics_service_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_engine_v1_metrics_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quern_engine_v1_metrics_service_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_quern_engine_v1_metrics_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_quern_engine_v1_metrics_service_proto_goTypes = []any{
 	(MetricKind)(0),            // 0: quern.engine.v1.MetricKind
 	(*GetMetricsRequest)(nil),  // 1: quern.engine.v1.GetMetricsRequest
 	(*GetMetricsResponse)(nil), // 2: quern.engine.v1.GetMetricsResponse
 	(*Metric)(nil),             // 3: quern.engine.v1.Metric
+	(*MetricLabel)(nil),        // 4: quern.engine.v1.MetricLabel
 }
 var file_quern_engine_v1_metrics_service_proto_depIdxs = []int32{
 	3, // 0: quern.engine.v1.GetMetricsResponse.metrics:type_name -> quern.engine.v1.Metric
 	0, // 1: quern.engine.v1.Metric.kind:type_name -> quern.engine.v1.MetricKind
-	1, // 2: quern.engine.v1.MetricsService.GetMetrics:input_type -> quern.engine.v1.GetMetricsRequest
-	2, // 3: quern.engine.v1.MetricsService.GetMetrics:output_type -> quern.engine.v1.GetMetricsResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4, // 2: quern.engine.v1.Metric.labels:type_name -> quern.engine.v1.MetricLabel
+	1, // 3: quern.engine.v1.MetricsService.GetMetrics:input_type -> quern.engine.v1.GetMetricsRequest
+	2, // 4: quern.engine.v1.MetricsService.GetMetrics:output_type -> quern.engine.v1.GetMetricsResponse
+	4, // [4:5] is the sub-list for method output_type
+	3, // [3:4] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_quern_engine_v1_metrics_service_proto_init() }
@@ -295,7 +365,7 @@ func file_quern_engine_v1_metrics_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_engine_v1_metrics_service_proto_rawDesc), len(file_quern_engine_v1_metrics_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -148,7 +148,10 @@ func (NumberStyle) EnumDescriptor() ([]byte, []int) {
 type PeekRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What Execute would be asked, at most 64 times.
-	Requests      []*ExecuteRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	Requests []*ExecuteRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	// The W3C traceparent of each request whose trace is recorded, by its place in `requests`, and empty texts for the
+	// others; none at all where no trace is.
+	Traceparents  []string `protobuf:"bytes,2,rep,name=traceparents,proto3" json:"traceparents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -186,6 +189,13 @@ func (*PeekRequest) Descriptor() ([]byte, []int) {
 func (x *PeekRequest) GetRequests() []*ExecuteRequest {
 	if x != nil {
 		return x.Requests
+	}
+	return nil
+}
+
+func (x *PeekRequest) GetTraceparents() []string {
+	if x != nil {
+		return x.Traceparents
 	}
 	return nil
 }
@@ -1342,9 +1352,10 @@ var File_quern_engine_v1_query_service_proto protoreflect.FileDescriptor
 
 const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\n" +
-	"#quern/engine/v1/query_service.proto\x12\x0fquern.engine.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a%quern/engine/v1/catalog_service.proto\"J\n" +
+	"#quern/engine/v1/query_service.proto\x12\x0fquern.engine.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a%quern/engine/v1/catalog_service.proto\"n\n" +
 	"\vPeekRequest\x12;\n" +
-	"\brequests\x18\x01 \x03(\v2\x1f.quern.engine.v1.ExecuteRequestR\brequests\"A\n" +
+	"\brequests\x18\x01 \x03(\v2\x1f.quern.engine.v1.ExecuteRequestR\brequests\x12\"\n" +
+	"\ftraceparents\x18\x02 \x03(\tR\ftraceparents\"A\n" +
 	"\fPeekResponse\x121\n" +
 	"\aanswers\x18\x01 \x03(\v2\x17.quern.engine.v1.PeekedR\aanswers\"\x88\x01\n" +
 	"\x06Peeked\x126\n" +

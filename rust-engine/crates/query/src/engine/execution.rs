@@ -6,6 +6,7 @@ use quern_core::{EngineError, Reason, Result};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
+use tracing::Span;
 
 use super::Outline;
 use crate::allow::Findings;
@@ -27,6 +28,8 @@ pub(super) struct Running {
     pub(super) pins: Pins,
     pub(super) findings: Findings,
     pub(super) deadline: Instant,
+    /// Ends with the encoding.
+    pub(super) span: Span,
     pub(super) _stops_on_drop: DropGuard,
     pub(super) _permit: OwnedSemaphorePermit,
 }
@@ -59,7 +62,12 @@ impl Running {
         }
         let error = match tokio::time::timeout_at(self.deadline, self.encoded.next()).await {
             Err(_) => return Err(timed_out()),
-            Ok(Some(Ok(part))) => return Ok(part),
+            Ok(Some(Ok(part))) => {
+                if let Part::Receipt(receipt) = &part {
+                    self.span.record("quern.rows", receipt.rows).record("quern.bytes", receipt.bytes);
+                }
+                return Ok(part);
+            }
             Ok(Some(Err(error))) => errors::encoding(&error, &self.findings),
             Ok(None) => EngineError::internal("the result ended without a receipt"),
         };

@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::binary::{BinaryEncoder, BinaryError};
 use super::check::check;
@@ -133,7 +134,7 @@ where
             drive_rows(input, schema, encoder, options, output).boxed()
         }
     };
-    let mut driver = AssertUnwindSafe(driver).catch_unwind().boxed();
+    let mut driver = AssertUnwindSafe(driver).catch_unwind().in_current_span().boxed();
     // A small result that is there already is encoded right here: a task of its own would take longer to begin.
     let guard = runtime.enter();
     let ended = driver.as_mut().now_or_never();

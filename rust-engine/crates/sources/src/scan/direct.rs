@@ -9,6 +9,7 @@ use datafusion::common::{DataFusionError, Result, Statistics, internal_datafusio
 use datafusion::physical_plan::PhysicalExpr;
 use futures::Stream;
 use tokio::sync::OnceCell;
+use tracing::Span;
 
 use super::cold::ColdRun;
 use super::file::{self, Opened};
@@ -67,14 +68,14 @@ impl RowScan {
         after: Option<(u32, i64)>,
         fetch: Option<usize>,
     ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
-        Reader::new(self.ready.clone(), self.work(after, fetch), BLOCK_ROWS, None).batches()
+        Reader::new(self.ready.clone(), self.work(after, fetch), BLOCK_ROWS, None, &Span::current()).batches()
     }
 
     /// All rows, shared among readers, each in the table's order. Rows that filters leave of several blocks come together
     /// only as long as they are fewer than `rows`.
     pub fn readers(&self, rows: usize) -> Vec<impl Stream<Item = Result<RecordBatch>> + Send + 'static> {
         let work = self.work(None, None);
-        let reader = |_| Reader::new(self.ready.clone(), Arc::clone(&work), rows, None).batches();
+        let reader = |_| Reader::new(self.ready.clone(), Arc::clone(&work), rows, None, &Span::current()).batches();
         (0..self.ready.plan.readers).map(reader).collect()
     }
 
@@ -87,7 +88,7 @@ impl RowScan {
         blocks: Arc<AtomicUsize>,
     ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
         let at_hand = AtHand { blocks, files: Arc::clone(&self.files) };
-        Reader::new(self.ready.clone(), self.work(after, fetch), BLOCK_ROWS, Some(at_hand)).batches()
+        Reader::new(self.ready.clone(), self.work(after, fetch), BLOCK_ROWS, Some(at_hand), &Span::none()).batches()
     }
 
     fn work(&self, after: Option<(u32, i64)>, fetch: Option<usize>) -> Arc<Work> {

@@ -11,7 +11,9 @@ use datafusion::common::{Result, exec_err, internal_err};
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::PhysicalExpr;
 use futures::Stream;
+use quern_core::trace::PART;
 use tokio::sync::OnceCell;
+use tracing::{Span, field};
 
 use super::chosen::Chosen;
 use super::cold::ColdRun;
@@ -102,22 +104,29 @@ pub(super) struct Reader {
     small: BatchCoalescer,
     done: bool,
     at_hand: Option<AtHand>,
+    /// Begins and ends with the reader.
+    span: Span,
+    given: u64,
 }
 
 impl Reader {
-    /// A reader that gives batches of about so many rows.
-    pub(super) fn new(ready: Ready, work: Arc<Work>, rows: usize, at_hand: Option<AtHand>) -> Box<Self> {
+    /// A reader that gives batches of about so many rows. Its span belongs to `within`.
+    pub(super) fn new(ready: Ready, work: Arc<Work>, rows: usize, at_hand: Option<AtHand>, within: &Span) -> Box<Self> {
+        let table = ready.plan.source.table.name.as_str();
+        let span =
+            tracing::trace_span!(target: PART, parent: within, "scan", quern.table = table, quern.rows = field::Empty);
         let rows = rows.min(work.most()).max(1);
         let small = BatchCoalescer::new(Arc::clone(&ready.schema), rows).with_biggest_coalesce_batch_size(Some(LARGE));
-        Box::new(Self { ready, work, reading: None, small, done: false, at_hand })
+        Box::new(Self { ready, work, reading: None, small, done: false, at_hand, span, given: 0 })
     }
 
     /// What it gives.
     pub(super) fn batches(self: Box<Self>) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
-        futures::stream::try_unfold(
-            self,
-            |mut reader| async move { Ok(reader.next().await?.map(|batch| (batch, reader))) },
-        )
+        futures::stream::try_unfold(self, |mut reader| async move {
+            let Some(batch) = reader.next().await? else { return Ok(None) };
+            reader.given += batch.num_rows() as u64;
+            Ok(Some((batch, reader)))
+        })
     }
 
     /// The next batch.
@@ -253,6 +262,7 @@ fn spend(at_hand: Option<&AtHand>) -> Result<()> {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        self.span.record("quern.rows", self.given);
         if let Some(Reading::Cold(run)) = self.reading.take() {
             run.complete();
         }
