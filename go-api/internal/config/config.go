@@ -96,7 +96,7 @@ func Register(flags *pflag.FlagSet) *Config {
 	flags.Var((*size)(&c.CacheBytes), "cache-bytes", "memory for answers that are kept, such as 256MiB; 0 keeps none; less by default in a container with a small memory limit")
 	flags.Var((*size)(&c.MaxEntryBytes), "max-entry-bytes", "largest answer that is kept")
 	flags.StringVar(&c.Settings, "config", "", "`path` of quern.yaml; without it the one in the first folder, if there is one")
-	flags.StringVar(&c.CacheRedis, "cache-redis", "", "`URL` of a Redis or Valkey that several edges share as a second level, redis://[user:password@]host:port[/db]")
+	flags.StringVar(&c.CacheRedis, "cache-redis", "", "`URL` of a Redis or Valkey that several edges share as a second level, redis://[user:password@]host:port[/db], or rediss:// with TLS")
 	flags.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 	flags.DurationVar(&c.SlowQuery, "slow-query", time.Second, "how long an answer takes that is logged with the shape of its statement; 0 logs none")
 	flags.StringVar(&c.Admin, "admin", "", "loopback `address` for Go's profiler, such as 127.0.0.1:6060; port 0 takes a free one")
