@@ -126,27 +126,23 @@ impl Bucket {
         Ok(found)
     }
 
+    /// Takes over a listing. Only the poll calls this, so that nothing changes between the look and the change.
     fn learn(&self, listed: Result<Vec<ObjectMeta>, EngineError>) {
-        self.seen.send_if_modified(|seen| {
-            let same = match (&listed, &seen.objects) {
-                (Ok(new), Some(Ok(known))) => known.same(new),
-                (Err(new), Some(Err(known))) => new.message == known.message,
-                _ => false,
-            };
-            if same {
-                return false;
-            }
-            if let Err(error) = &listed {
-                tracing::warn!(bucket = self.shown, error = error.message, "the bucket can't be listed");
-            }
-            let objects = listed.map(|objects| Arc::new(Objects::new(&self.prefix, objects)));
-            if let Ok(objects) = &objects {
-                seen.known = Some(Arc::clone(objects));
-            }
-            seen.objects = Some(objects);
-            seen.generation += 1;
-            true
-        });
+        let seen = self.seen.borrow().clone();
+        let same = match (&listed, &seen.objects) {
+            (Ok(new), Some(Ok(known))) => known.same(new),
+            (Err(new), Some(Err(known))) => new.message == known.message,
+            _ => false,
+        };
+        if same {
+            return;
+        }
+        if let Err(error) = &listed {
+            tracing::warn!(bucket = self.shown, error = error.message, "the bucket can't be listed");
+        }
+        let objects = listed.map(|objects| Arc::new(Objects::new(&self.prefix, objects)));
+        let known = objects.as_ref().ok().cloned().or(seen.known);
+        self.seen.send_replace(Seen { generation: seen.generation + 1, objects: Some(objects), known });
     }
 
     /// Waits for the first listing, which is bounded itself.
