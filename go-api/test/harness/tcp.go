@@ -76,6 +76,27 @@ func (e *TCPEngine) readLog(stderr io.Reader, listening chan<- string) {
 // Log returns everything that the engine logged so far.
 func (e *TCPEngine) Log() string { return e.log.String() }
 
+// Signal sends it a signal.
+func (e *TCPEngine) Signal(t testing.TB, signal syscall.Signal) {
+	t.Helper()
+	if err := e.cmd.Process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Wait waits until it has ended by itself, and returns why, nil for success.
+func (e *TCPEngine) Wait(t testing.TB) error {
+	t.Helper()
+	select {
+	case err := <-e.done:
+		e.done <- err
+		return err
+	case <-time.After(startTimeout):
+		t.Fatalf("the engine did not end within %s", startTimeout)
+		return nil
+	}
+}
+
 func (e *TCPEngine) stop(t testing.TB) {
 	_ = e.cmd.Process.Signal(syscall.SIGTERM) // An error where it has ended already.
 	select {

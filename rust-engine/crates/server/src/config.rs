@@ -54,6 +54,11 @@ pub(crate) struct Config {
     #[arg(long, env = "QUERN_PLAIN_TCP", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) plain_tcp: bool,
 
+    /// Where grpc.health.v1 alone listens too, as `host:port`, without TLS: for probes and health checks that have no
+    /// certificate. The service `` says whether the engine takes queries, `liveness` that it answers at all.
+    #[arg(long, env = "QUERN_ENGINE_HEALTH", global = true, value_name = "ADDRESS")]
+    pub(crate) health: Option<String>,
+
     /// Shut down when standard input ends: the sign that the supervising process is gone.
     #[arg(long)]
     pub(crate) supervised: bool,
@@ -103,7 +108,12 @@ pub(crate) struct Config {
     #[arg(long, env = "QUERN_THREADS")]
     pub(crate) threads: Option<usize>,
 
-    /// How long running queries may finish after SIGTERM.
+    /// How long after SIGTERM new queries are still taken, while health says already that there shall be none: until who
+    /// sends them has noticed. Another signal ends it.
+    #[arg(long, env = "QUERN_DRAIN_DELAY", value_parser = delay, default_value = "0s")]
+    pub(crate) drain_delay: Duration,
+
+    /// How long running queries may finish after that.
     #[arg(long, env = "QUERN_GRACE_PERIOD", value_parser = duration, default_value = "25s")]
     pub(crate) grace_period: Duration,
 
@@ -120,7 +130,7 @@ pub(crate) struct Config {
 /// What the binary does beside serving.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Ask the engine that listens on `--listen` whether it serves; ends with 0 when it does, else with 1.
+    /// Ask the engine that listens on `--health`, else `--listen`, whether it serves; ends with 0 when it does, else with 1.
     Healthcheck,
 }
 
@@ -140,6 +150,11 @@ impl Config {
                 "`--tls-cert`, `--tls-key`, `--tls-client-ca` and `--tls-client-name` go together: give all four or none"
             ),
         }
+    }
+
+    /// The address that a health check asks.
+    pub(crate) fn asked(&self) -> String {
+        self.health.as_ref().map_or_else(|| self.listen.clone(), |address| format!("tcp://{address}"))
     }
 
     /// The bounds, with what was left out filled in from the machine.
@@ -195,6 +210,11 @@ fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "the size is too large".to_owned())
 }
 
+/// A duration that may be none.
+fn delay(text: &str) -> Result<Duration, String> {
+    if matches!(text, "0" | "0s") { Ok(Duration::ZERO) } else { duration(text) }
+}
+
 /// Go's duration syntax, as the edge passes it on: `30s`, `1m30s`, `1.5h`, `250ms`.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no duration; write 30s, 250ms or 1m30s");
@@ -236,6 +256,9 @@ mod tests {
         for wrong in ["", "5", "s", "0s", "1y"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(delay("0s"), Ok(Duration::ZERO));
+        assert_eq!(delay("5s"), Ok(Duration::from_secs(5)));
+        assert!(delay("-1s").is_err());
     }
 
     #[test]
@@ -261,7 +284,9 @@ mod tests {
         assert!(parse(&["quern-engine", "data"]).expect("a folder").command.is_none());
         let asks = parse(&["quern-engine", "healthcheck", "--listen", "tcp://127.0.0.1:1"]).expect("a check");
         assert!(matches!(asks.command, Some(Command::Healthcheck)));
-        assert_eq!(asks.listen, "tcp://127.0.0.1:1");
+        assert_eq!(asks.asked(), "tcp://127.0.0.1:1");
+        let asks = parse(&["quern-engine", "healthcheck", "--health", "0.0.0.0:9092"]).expect("a check");
+        assert_eq!(asks.asked(), "tcp://0.0.0.0:9092");
     }
 
     #[test]

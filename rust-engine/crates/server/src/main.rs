@@ -19,7 +19,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let config = config::Config::parse();
     if let Some(config::Command::Healthcheck) = config.command {
-        return match healthcheck::run(&config.listen) {
+        return match healthcheck::run(&config.asked()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("quern-engine: {error:#}");

@@ -16,6 +16,7 @@ use quern_grpc::{CatalogService, MetricsService, Pools, QueryService, Watches};
 use quern_query::Engine;
 use quern_sources::{Bucket, Root};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
+use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -33,6 +34,9 @@ const CPU_STACK: usize = 64 << 20;
 
 /// The longest message the edge may send: SQL, parameters and their framing.
 const MAX_REQUEST: usize = 4 << 20;
+
+/// The name by which health answers for the process as such.
+const LIVENESS: &str = "liveness";
 
 /// Runs the engine until it is told to stop.
 pub(crate) fn run(config: Config, exporter: Option<Exporter>) -> Result<()> {
@@ -93,7 +97,9 @@ fn shut_down(runtime: Runtime) {
 
 async fn serve(config: Config, tls: Option<Tls>, engine: Arc<Engine>, pools: Pools) -> Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    for service in ["", LIVENESS] {
+        health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    }
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -112,19 +118,32 @@ async fn serve(config: Config, tls: Option<Tls>, engine: Arc<Engine>, pools: Poo
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
-        .add_service(health_service)
+        .add_service(health_service.clone())
         .add_service(reflection)
         .add_service(catalog)
         .add_service(metrics)
         .add_service(query);
 
     let (listener, bound) = listen::bind(&config.listen, tls.is_some() || config.plain_tcp).await?;
+    if let Some(address) = &config.health {
+        let socket =
+            TcpListener::bind(address).await.with_context(|| format!("can't listen on `--health {address}`"))?;
+        let alone = Server::builder().add_service(health_service);
+        // It answers as long as the process lives.
+        tokio::spawn(alone.serve_with_incoming(TcpIncoming::from(socket)));
+    }
     warm_up(&engine);
     let grace = config.grace_period;
+    // A supervisor sends no more queries, and its own variables are the engine's too.
+    let delay = if config.supervised { Duration::ZERO } else { config.drain_delay };
     tokio::spawn(async move {
         let reason = stop_signal(config.supervised).await;
         tracing::info!(reason, "stopping");
         health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            reason = stop_signal(config.supervised) => tracing::info!(reason, "stopping now"),
+        }
         let _ = stop.send(true);
     });
     tracing::info!(listen = bound, tls = tls.is_some(), "serving");

@@ -121,19 +121,19 @@ impl ListedFile {
         name: &ParsedName<'_>,
         systems: &FileSystems,
     ) -> Self {
-        let identity = identity(metadata);
+        let state = state(metadata);
         let settled = systems.settled(metadata, SystemTime::now());
         Self {
             shown,
             size: metadata.len(),
             modified: metadata.modified().map(DateTime::from).unwrap_or_default(),
-            etag: if settled { identity.clone() } else { format!("{identity}-{}", settle::once()) },
+            etag: if settled { state } else { format!("{state}-{}", settle::once()) },
             settled,
             format: name.format,
             extension: name.extension,
             compression: name.compression,
             partitions: Vec::new(),
-            place: Place::Disk { path, identity },
+            place: Place::Disk { path, identity: identity(metadata) },
         }
     }
 
@@ -178,13 +178,12 @@ impl ListedFile {
 
     /// A Parquet file that this process has written for itself and that nobody writes to any more.
     pub(crate) fn spilled(path: PathBuf, metadata: &Metadata) -> Self {
-        let identity = identity(metadata);
         Self {
             shown: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             size: metadata.len(),
             modified: metadata.modified().map(DateTime::from).unwrap_or_default(),
-            etag: identity.clone(),
-            place: Place::Disk { path, identity },
+            etag: state(metadata),
+            place: Place::Disk { path, identity: identity(metadata) },
             settled: true,
             format: FileFormat::Parquet,
             extension: "parquet",
@@ -194,12 +193,17 @@ impl ListedFile {
     }
 }
 
-/// The identity of an open or listed file. Any write, rename-over or recreation changes it: the inode's change time
-/// can't be set by programs, unlike the modification time.
+/// The identity of an open or listed file: its device, and its state there.
 pub(crate) fn identity(metadata: &Metadata) -> String {
+    format!("{:x}-{}", metadata.dev(), state(metadata))
+}
+
+/// The state of a file in its file system. Any write, rename-over or recreation changes it: the inode's change time can't
+/// be set by programs, unlike the modification time. Each machine numbers devices its own way, so that engines on several
+/// machines over one network file system give a file the same state, and a table the same snapshot, only without them.
+fn state(metadata: &Metadata) -> String {
     format!(
-        "{:x}-{:x}-{:x}-{:x}.{:x}-{:x}.{:x}",
-        metadata.dev(),
+        "{:x}-{:x}-{:x}.{:x}-{:x}.{:x}",
         metadata.ino(),
         metadata.len(),
         metadata.mtime(),
