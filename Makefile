@@ -12,7 +12,7 @@ FUZZTIME ?= 10000x
 SCALE ?= 0.01
 
 .DEFAULT_GOAL := help
-.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e soak image-binaries test-containers test-differential fuzz bench lint fmt gen clean
+.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e soak image-binaries test-containers test-chart test-differential fuzz bench lint fmt gen clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ build-engine:
 	$(CARGO) build --locked --profile $(PROFILE) --bins
 	@.ci/install $(CARGO_TARGET_DIR)/$(PROFILE) quern-engine quern-sample
 
-test: test-rust test-go test-e2e test-differential fuzz ## Build what is missing and run the tests
+test: test-rust test-go test-chart test-e2e test-differential fuzz ## Build what is missing and run the tests
 
 test-rust: ## Unit and property tests of the engine
 	@.ci/need cargo cc
@@ -58,6 +58,10 @@ image-binaries: build-engine ## Fill bin/image: stripped binaries and bills of m
 test-containers: image-binaries ## Build the images, bring docker-compose.yml up and test it; needs Docker, or root on Debian
 	@.ci/need go python3
 	QUERN_TEST_CONTAINERS=1 go test -count=1 -v -timeout 20m ./go-api/test/containers/
+
+test-chart: build-edge ## Render the Helm chart with every switch, and check it against the types of Kubernetes; no cluster
+	@.ci/need go
+	go test -count=1 -timeout 10m ./go-api/test/chart/
 
 test-differential: build ## Every vega-datasets table and TPC-H query against DuckDB
 	@.ci/need go npm python3
