@@ -76,6 +76,9 @@ func (e *TCPEngine) readLog(stderr io.Reader, listening chan<- string) {
 // Log returns everything that the engine logged so far.
 func (e *TCPEngine) Log() string { return e.log.String() }
 
+// wait waits for its end.
+func (e *TCPEngine) wait() { e.done <- <-e.done }
+
 func (e *TCPEngine) stop(t testing.TB) {
 	_ = e.cmd.Process.Signal(syscall.SIGTERM) // An error where it has ended already.
 	select {
