@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/quern-data/quern/go-api/internal/cache"
@@ -34,8 +33,9 @@ const (
 	healthSettleWindow = 100 * time.Millisecond
 )
 
-// Run serves until ctx ends, then drains and returns. It returns early when it can't start.
-func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer) error {
+// Run serves until ctx ends, then drains and returns. From when leaving ends, which is when ctx ends at the latest, it says
+// that it is not ready, and still serves. It returns early when it can't start.
+func Run(ctx, leaving context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer) error {
 	plan := planMemory(cfg, available())
 	cfg.CacheBytes = plan.cache
 	tuneCollector(plan.limit)
@@ -50,12 +50,12 @@ func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.W
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, cfg, logger, logs, backend)
+	err = serve(ctx, leaving, cfg, logger, logs, backend)
 	return errors.Join(err, backend.stop())
 }
 
 // serve listens before it waits for the engine, so that a port that is taken shows at once.
-func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer, backend *backend) error {
+func serve(ctx, leaving context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer, backend *backend) error {
 	metrics := newMetrics(cfg.Version)
 	tables, err := settings.Open(cfg.SettingsPath())
 	if err != nil {
@@ -78,14 +78,16 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 	if err != nil {
 		return err
 	}
-	var draining atomic.Bool
+	leaving, leave := context.WithCancel(leaving)
+	defer leave()
 	handler, err := rest.NewHandler(ctx, rest.Options{
 		Tables:      services.Tables,
 		Queries:     queries,
 		Keep:        func(read []cache.Snapshot) string { return cacheControl(tables, read) },
 		Metrics:     metrics.handler(),
 		Observer:    metrics,
-		Ready:       func() bool { return !draining.Load() && backend.client.Serving() },
+		Ready:       func() bool { return leaving.Err() == nil && backend.client.Serving() },
+		Leaving:     func() bool { return leaving.Err() != nil },
 		Logger:      logger,
 		CORSOrigins: cfg.CORSOrigins,
 		Stall:       cfg.StallTimeout,
@@ -106,8 +108,8 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 	if err := serveAdmin(ctx, cfg.Admin, logs); err != nil {
 		return err
 	}
-	if err := backend.awaitServing(ctx); err != nil {
-		if ctx.Err() != nil {
+	if err := backend.awaitServing(leaving); err != nil {
+		if leaving.Err() != nil {
 			return nil
 		}
 		return err
@@ -121,19 +123,20 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 	failed := make(chan error, 2)
 	go func() { failed <- serveHTTP(httpServer, httpListener) }()
 	go func() { failed <- grpcServer.Serve(grpcListener) }()
-	health, stopHealth := context.WithCancel(ctx)
-	defer stopHealth()
-	go followHealth(health, backend.client, grpcServer)
+	go followHealth(leaving, backend.client, grpcServer)
 	announce(logs, httpListener, grpcListener, certificates != nil)
 
+	context.AfterFunc(leaving, func() {
+		grpcServer.Leave()
+		logger.Info("leaving", "drain_delay", cfg.DrainDelay.String())
+	})
 	select {
 	case err = <-failed:
 		err = fmt.Errorf("a server ended on its own: %w", err)
 	case <-ctx.Done():
 		err = nil
 	}
-	draining.Store(true)
-	stopHealth()
+	leave()
 	drain(cfg.GracePeriod, logger, httpServer, grpcServer)
 	return err
 }

@@ -59,6 +59,7 @@ func (l *logs) String() string {
 type process struct {
 	http, grpc string
 	logs       *logs
+	leave      context.CancelFunc
 	stop       context.CancelFunc
 	done       chan error
 }
@@ -89,8 +90,9 @@ func run(t *testing.T, cfg *config.Config) *process {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	p := &process{logs: lines, stop: stop, done: make(chan error, 1)}
-	go func() { p.done <- app.Run(ctx, cfg, logger, lines) }()
+	leaving, leave := context.WithCancel(ctx)
+	p := &process{logs: lines, leave: leave, stop: stop, done: make(chan error, 1)}
+	go func() { p.done <- app.Run(ctx, leaving, cfg, logger, lines) }()
 	t.Cleanup(func() {
 		stop()
 		p.wait(t)
@@ -226,6 +228,40 @@ func TestRequestsUnderWayEndWithinTheGracePeriod(t *testing.T) {
 	}
 	if took := time.Since(begun); took < 250*time.Millisecond || took > 10*time.Second {
 		t.Errorf("drained in %s", took)
+	}
+}
+
+func TestWhoLeavesStillServes(t *testing.T) {
+	p := run(t, configure(t))
+	conn, err := grpc.NewClient("passthrough:///"+p.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	p.leave()
+	for path, want := range map[string]int{"/readyz": 503, "/livez": 200, "/v1/query?sql=pid": 200} {
+		if code, body, err := p.get(t, path); err != nil || code != want {
+			t.Error(path, code, body, err)
+		}
+	}
+	var health healthpb.HealthCheckResponse_ServingStatus
+	for end := time.Now().Add(5 * time.Second); health != healthpb.HealthCheckResponse_NOT_SERVING && time.Now().Before(end); {
+		answer, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		health = answer.GetStatus()
+	}
+	stream, err := quernv1.NewQueryServiceClient(conn).Query(t.Context(), &quernv1.QueryRequest{Sql: "pid"})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if err != nil || health != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Error(err, health)
+	}
+	p.stop()
+	if err := p.wait(t); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -143,6 +143,7 @@ func (m *metrics) watchEngine(client *engine.Client) {
 	}
 	m.registry.MustRegister(engineMetrics{client})
 	m.gauge("quern_engine_serving", "1 while the engine can be reached and serves.", func() float64 { return flag(client.Serving()) })
+	m.count("quern_engines_ejected_total", "Times that one of several engines was left out because it failed or was silent.", nil, engine.Ejections)
 	m.gauge("quern_watch_live", "1 while the engine's watch vouches for what is in memory.", func() float64 {
 		_, live := client.Picture()
 		return flag(live)

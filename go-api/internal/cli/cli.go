@@ -8,10 +8,8 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,11 +57,9 @@ func serveCommand(logs io.Writer) *cobra.Command {
 		slog.SetDefault(logger)
 		// What these libraries would print, in a form of their own, the access log has already.
 		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
-		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, os.Interrupt)
+		ctx, leaving, stop := signals(cmd.Context(), cfg.DrainDelay)
 		defer stop()
-		// A second signal then ends the process at once.
-		context.AfterFunc(ctx, stop)
-		return app.Run(ctx, cfg, logger, logs)
+		return app.Run(ctx, leaving, cfg, logger, logs)
 	}
 	return cmd
 }

@@ -31,6 +31,8 @@ type Config struct {
 	GRPC string
 	// TLS is how the edge serves and calls over TLS.
 	TLS TLS
+	// DrainDelay is how long requests are still taken after SIGTERM, while /readyz says no.
+	DrainDelay time.Duration
 	// GracePeriod is how long requests under way may take after SIGTERM.
 	GracePeriod time.Duration
 	// StallTimeout is how long an HTTP caller may take no bytes before its connection is cut.
@@ -87,7 +89,8 @@ func Register(flags *pflag.FlagSet) *Config {
 	flags.StringVar(&c.Engine, "engine", "", "`URL` of a running engine, dns:///host:port, tcp://host:port or unix:///path, instead of a local one")
 	flags.StringVar(&c.EngineBin, "engine-bin", "", "`path` of the engine's binary; without it, quern-engine beside this program, then on PATH")
 	c.TLS.register(flags)
-	flags.DurationVar(&c.GracePeriod, "grace-period", 20*time.Second, "how long requests under way may take after SIGTERM")
+	flags.DurationVar(&c.DrainDelay, "drain-delay", 0, "how long new requests are still answered after SIGTERM, while /readyz says 503: as long as callers take to learn of it; a second SIGTERM ends it")
+	flags.DurationVar(&c.GracePeriod, "grace-period", 20*time.Second, "how long requests under way may take after SIGTERM and --drain-delay")
 	flags.DurationVar(&c.StallTimeout, "stall-timeout", 30*time.Second, "how long an HTTP caller may take no bytes before its connection is cut")
 	flags.StringArrayVar(&c.CORSOrigins, "cors-origin", nil, "`origin` whose pages may call from a browser, such as https://example.com, or * for all; may be repeated")
 	flags.DurationVar(&c.TimeoutDefault, "timeout-default", 30*time.Second, "time limit of a request that names none")
@@ -178,6 +181,9 @@ func (c *Config) check() []error {
 	}
 	if c.GracePeriod < 0 {
 		add("--grace-period must not be negative")
+	}
+	if c.DrainDelay < 0 {
+		add("--drain-delay must not be negative; 0 drains at once")
 	}
 	if c.SlowQuery < 0 {
 		add("--slow-query must not be negative; 0 logs none")

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	_ "google.golang.org/grpc/health" // healthCheckConfig needs it
 	"google.golang.org/grpc/keepalive"
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
@@ -31,6 +31,16 @@ const (
 	reachWait = 5 * time.Second
 	// settleDelay lets the transport notice a dead connection before its state is asked.
 	settleDelay = 20 * time.Millisecond
+	// connectTimeout and connectPause bound how long an engine that is back is not noticed: a first packet that is lost is
+	// sent again after a second.
+	connectTimeout = 2 * time.Second
+	connectPause   = 500 * time.Millisecond
+	// pingAfter is how long a connection may be silent before it is asked for a sign of life, the shortest that grpc-go
+	// takes; pingTimeout is how long that sign, or the acknowledgement of anything sent, may take.
+	pingAfter   = 10 * time.Second
+	pingTimeout = 3 * time.Second
+	// serviceConfig has every engine's health followed, so that only those that serve are called.
+	serviceConfig = `{"loadBalancingConfig":[{"` + fleetPolicy + `":{}}],"healthCheckConfig":{"serviceName":""}}`
 )
 
 // Client talks to one engine, or to several behind one name.
@@ -40,32 +50,31 @@ type Client struct {
 	query     enginev1.QueryServiceClient
 	snapshots *watcher
 	peeks     *peeker
+	retries   budget
 	stop      context.CancelFunc
 	watches   sync.WaitGroup
-
-	mu      sync.Mutex
-	serving bool
-	changed chan struct{}
 }
 
 // Dial returns a client for target: `unix:///path`, `dns:///host:port` or `tcp://host:port`. It connects in the
-// background and follows the engine's health and snapshots until Close. Without [Secure] it speaks without TLS.
+// background and follows the engines' health and snapshots until Close. Without [Secure] it speaks without TLS.
 func Dial(target string, options ...grpc.DialOption) (*Client, error) {
 	address, err := grpcTarget(target)
 	if err != nil {
 		return nil, err
 	}
-	reconnect := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
+	reconnect := backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: connectPause}
 	defaults := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: 2 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: connectTimeout}),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connWindow),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.ForceCodecV2(newCodec())),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingAfter, Timeout: pingTimeout}),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableRetry(),
-		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
+		// Not one from the DNS.
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultServiceConfig(serviceConfig),
 	}
 	conn, err := grpc.NewClient(address, append(defaults, options...)...)
 	if err != nil {
@@ -80,9 +89,8 @@ func Dial(target string, options ...grpc.DialOption) (*Client, error) {
 		peeks:     &peeker{query: query},
 		snapshots: newWatcher(),
 		stop:      stop,
-		changed:   make(chan struct{}),
 	}
-	client.watches.Go(func() { client.watchHealth(ctx) })
+	conn.Connect()
 	client.watches.Go(func() { client.snapshots.follow(ctx, client.catalog) })
 	return client, nil
 }
@@ -97,33 +105,17 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Serving says whether the engine can be reached and reports SERVING.
-func (c *Client) Serving() bool {
-	serving, _ := c.state()
-	return serving && c.conn.GetState() == connectivity.Ready
-}
+// Serving says whether an engine can be reached and reports SERVING.
+func (c *Client) Serving() bool { return c.conn.GetState() == connectivity.Ready }
 
 // AwaitServing waits until Serving holds or ctx ends.
 func (c *Client) AwaitServing(ctx context.Context) error {
 	for {
-		serving, changed := c.state()
-		link := c.conn.GetState()
-		if serving && link == connectivity.Ready {
+		state := c.conn.GetState()
+		if state == connectivity.Ready {
 			return nil
 		}
-		if link == connectivity.Idle {
-			c.conn.Connect()
-		}
-		if serving {
-			// The watch has not noticed yet that the connection went; wait for the connection.
-			if !c.conn.WaitForStateChange(ctx, link) {
-				return ctx.Err()
-			}
-			continue
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
+		if !c.conn.WaitForStateChange(ctx, state) {
 			return ctx.Err()
 		}
 	}
@@ -147,42 +139,6 @@ func (c *Client) reach(ctx context.Context) error {
 
 // Reconnect asks for a new connection at once, without the rest of the pause after a failed one.
 func (c *Client) Reconnect() { c.conn.ResetConnectBackoff() }
-
-// watchHealth follows grpc.health.v1 for the whole engine.
-func (c *Client) watchHealth(ctx context.Context) {
-	health := healthpb.NewHealthClient(c.conn)
-	for ctx.Err() == nil {
-		stream, err := health.Watch(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
-		for err == nil {
-			var answer *healthpb.HealthCheckResponse
-			if answer, err = stream.Recv(); err == nil {
-				c.setServing(answer.GetStatus() == healthpb.HealthCheckResponse_SERVING)
-			}
-		}
-		c.setServing(false)
-		select {
-		case <-time.After(settleDelay):
-		case <-ctx.Done():
-		}
-	}
-}
-
-func (c *Client) state() (bool, <-chan struct{}) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.serving, c.changed
-}
-
-func (c *Client) setServing(serving bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.serving == serving {
-		return
-	}
-	c.serving = serving
-	close(c.changed)
-	c.changed = make(chan struct{})
-}
 
 // grpcTarget turns an engine URL into grpc-go's spelling and refuses what grpc-go would only fail on later.
 func grpcTarget(target string) (string, error) {

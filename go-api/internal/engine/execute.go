@@ -6,9 +6,7 @@ import (
 	"io"
 	"math"
 	"slices"
-	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
@@ -22,6 +20,8 @@ const (
 	reasonSnapshotChanged = "SNAPSHOT_CHANGED"
 	// reasonSourceUnavailable is its word for a bucket that does not answer.
 	reasonSourceUnavailable = "SOURCE_UNAVAILABLE"
+	// reasonTooManyQueries is its word for a queue that is full.
+	reasonTooManyQueries = "TOO_MANY_QUERIES"
 	// reasonSnapshotGone is its word for a page token whose files are no longer there.
 	reasonSnapshotGone = "SNAPSHOT_GONE"
 )
@@ -41,22 +41,14 @@ type Result struct {
 }
 
 // Execute starts a statement and waits for its first chunk or its receipt, so that whatever fails before the first byte
-// is returned here. It tries once more when the engine could not be reached or a snapshot changed: nothing of the first
-// try has been seen by anyone. What the engine has in memory comes whole. The result must be closed.
+// is returned here, or mended by another try. What the engine has in memory comes whole. The result must be closed.
 func (c *Client) Execute(ctx context.Context, request *enginev1.ExecuteRequest) (cache.Execution, error) {
 	if peekable(request) && c.Serving() {
 		if result := c.peeks.ask(ctx, request); result != nil {
 			return result, nil
 		}
 	}
-	result, err := c.execute(ctx, request)
-	if retryable(err) && ctx.Err() == nil {
-		telemetry.Logger(ctx).InfoContext(ctx, "retrying a query of which nothing was sent", "error", err)
-		if status.Code(err) == codes.Unavailable {
-			time.Sleep(settleDelay)
-		}
-		result, err = c.execute(ctx, request)
-	}
+	result, err := again(ctx, c, func(ctx context.Context) (*Result, error) { return c.execute(ctx, request) })
 	if err != nil {
 		if reason(err) == reasonSnapshotGone {
 			c.catchUp(ctx, request.GetRows().GetTable())
@@ -69,9 +61,6 @@ func (c *Client) Execute(ctx context.Context, request *enginev1.ExecuteRequest) 
 func reason(err error) string { return apierr.Info(status.Convert(err)).GetReason() }
 
 func (c *Client) execute(ctx context.Context, request *enginev1.ExecuteRequest) (*Result, error) {
-	if err := c.reach(ctx); err != nil {
-		return nil, err
-	}
 	ctx, span := telemetry.BeginCall(ctx, queryService, "Execute")
 	ctx, cancel := context.WithCancel(telemetry.Outgoing(ctx))
 	stream, err := c.query.Execute(ctx, request)
@@ -140,16 +129,12 @@ func (r *Result) Receipt() cache.Receipt {
 
 // Plan says what Execute would begin with, and executes nothing.
 func (c *Client) Plan(ctx context.Context, request *enginev1.ExecuteRequest) (cache.Header, error) {
-	if err := c.reach(ctx); err != nil {
-		return cache.Header{}, err
-	}
-	ctx, span := telemetry.BeginCall(ctx, queryService, "Plan")
-	answer, err := c.query.Plan(telemetry.Outgoing(ctx), &enginev1.PlanRequest{Execute: request})
+	answer, err := unary(ctx, c, queryService, "Plan", func(ctx context.Context) (*enginev1.PlanResponse, error) {
+		return c.query.Plan(ctx, &enginev1.PlanRequest{Execute: request})
+	})
 	if err != nil {
-		failed(span, err)
 		return cache.Header{}, err
 	}
-	span.End()
 	return headerOf(answer.GetHeader()), nil
 }
 
@@ -221,23 +206,4 @@ func incomplete(err error) error {
 		return apierr.New(apierr.ResultIncomplete, "the engine ended the result without a receipt")
 	}
 	return err
-}
-
-// retryable says whether another try, on a fresh snapshot or a restarted engine, can succeed.
-func retryable(err error) bool {
-	if err == nil {
-		return false
-	}
-	st := status.Convert(err)
-	info := apierr.Info(st)
-	switch st.Code() {
-	case codes.Unavailable:
-		// The edge's own verdict comes after the wait, and the engine has asked a bucket again and again; waiting twice
-		// would double it.
-		return info.GetReason() != string(apierr.EngineUnavailable) && info.GetReason() != reasonSourceUnavailable
-	case codes.Aborted:
-		return info.GetReason() == reasonSnapshotChanged
-	default:
-		return false
-	}
 }

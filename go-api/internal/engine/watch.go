@@ -11,7 +11,6 @@ import (
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
 	"github.com/quern-data/quern/go-api/internal/cache"
-	"github.com/quern-data/quern/go-api/internal/telemetry"
 )
 
 // watchSilence is how long the watch may say nothing and still be live. The engine beats every 250 ms.
@@ -56,10 +55,9 @@ func (w *watcher) silence() time.Duration {
 
 // Check implements cache.Sources.
 func (c *Client) Check(ctx context.Context, tables []string) ([]cache.Snapshot, error) {
-	if err := c.reach(ctx); err != nil {
-		return nil, err
-	}
-	answer, err := c.catalog.CheckSnapshots(telemetry.Outgoing(ctx), &enginev1.CheckSnapshotsRequest{Tables: tables})
+	answer, err := unary(ctx, c, catalogService, "CheckSnapshots", func(ctx context.Context) (*enginev1.CheckSnapshotsResponse, error) {
+		return c.catalog.CheckSnapshots(ctx, &enginev1.CheckSnapshotsRequest{Tables: tables})
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -100,8 +98,10 @@ func snapshotsOf(sent []*enginev1.TableSnapshot) []cache.Snapshot {
 	return snapshots
 }
 
-// follow keeps the picture true until ctx ends. A stream that breaks or falls silent is opened anew.
+// follow keeps the picture true until ctx ends. A stream that breaks or falls silent is opened anew, with another engine
+// where there is one.
 func (w *watcher) follow(ctx context.Context, catalog enginev1.CatalogServiceClient) {
+	ctx = context.WithValue(ctx, trailKey{}, &trail{})
 	for ctx.Err() == nil {
 		w.stream(ctx, catalog)
 		w.trusted.Store(false)

@@ -43,6 +43,8 @@ type Engine struct {
 	plans  atomic.Int32
 	checks atomic.Int32
 	silent atomic.Bool
+	hung   atomic.Bool
+	health *health.Server
 	server *grpc.Server
 	mu     sync.Mutex
 	seen   metadata.MD
@@ -71,10 +73,16 @@ func (e *Engine) listen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.server = grpc.NewServer()
+	e.health = health.NewServer()
+	e.server = grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		if e.hung.Load() {
+			<-ctx.Done()
+		}
+		return next(ctx, request)
+	}))
 	enginev1.RegisterQueryServiceServer(e.server, e)
 	enginev1.RegisterCatalogServiceServer(e.server, e)
-	healthpb.RegisterHealthServer(e.server, health.NewServer())
+	healthpb.RegisterHealthServer(e.server, e.health)
 	go func() { _ = e.server.Serve(listener) }()
 	return nil
 }
@@ -84,6 +92,18 @@ func (e *Engine) URL() string { return "unix://" + e.Socket }
 
 // Kill ends it at once, calls under way too.
 func (e *Engine) Kill() { e.server.Stop() }
+
+// Serve has it report SERVING or NOT_SERVING; it answers either way.
+func (e *Engine) Serve(serving bool) {
+	state := healthpb.HealthCheckResponse_NOT_SERVING
+	if serving {
+		state = healthpb.HealthCheckResponse_SERVING
+	}
+	e.health.SetServingStatus("", state)
+}
+
+// Hang has it answer no more calls but streams, or answer again.
+func (e *Engine) Hang(hung bool) { e.hung.Store(hung) }
 
 // Tries returns how often Execute was called.
 func (e *Engine) Tries() int { return int(e.tries.Load()) }

@@ -23,6 +23,8 @@ import (
 )
 
 const (
+	// routeLive says whether the process lives, whatever its engine does; routeHealth is its older name.
+	routeLive   = "/livez"
 	routeHealth = "/healthz"
 	routeReady  = "/readyz"
 	// routeMetrics answers in the Prometheus text format.
@@ -45,6 +47,8 @@ type Options struct {
 	Observer Observer
 	// Ready says whether requests can be answered now.
 	Ready func() bool
+	// Leaving says whether callers should go elsewhere: each answer then ends its connection.
+	Leaving func() bool
 	// Logger gets one line a request.
 	Logger *slog.Logger
 	// CORSOrigins lists the origins that browsers may call from; `*` stands for all.
@@ -78,7 +82,7 @@ func NewHandler(ctx context.Context, options Options) (http.Handler, error) {
 		return nil, err
 	}
 	api := &api{gateway: compress(gateway), queries: options.Queries, checked: checked, keep: options.Keep, routes: publicRoutes()}
-	handler := probes(digests(api), options.Ready, options.Metrics)
+	handler := leave(probes(digests(api), options.Ready, options.Metrics), options.Leaving)
 	if len(options.CORSOrigins) > 0 {
 		handler = withCORS(handler, options.CORSOrigins)
 	}
@@ -102,14 +106,29 @@ func worthCompressing(mediaType string) bool {
 	})
 }
 
+// leave asks callers to go elsewhere with their next request while leaving holds. Over HTTP/2 net/http makes a GOAWAY of it.
+func leave(next http.Handler, leaving func() bool) http.Handler {
+	if leaving == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if leaving() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // probes answers those who watch over the process, and leaves the rest to next.
 func probes(next http.Handler, ready func() bool, metrics http.Handler) http.Handler {
-	alive := probe(routeHealth, func() bool { return true })
-	able := probe(routeReady, ready)
+	always := func() bool { return true }
+	live, health, able := probe(routeLive, always), probe(routeHealth, always), probe(routeReady, ready)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
+		case routeLive:
+			live(w, r)
 		case routeHealth:
-			alive(w, r)
+			health(w, r)
 		case routeReady:
 			able(w, r)
 		case routeMetrics:

@@ -106,7 +106,8 @@ func identify(header http.Header) telemetry.Identity {
 // access writes the request's one line.
 func access(ctx context.Context, ex *exchange, r *http.Request, took time.Duration, aborted bool) {
 	level := slog.LevelInfo
-	if ex.route == routeHealth || ex.route == routeReady || ex.route == routeMetrics {
+	switch ex.route {
+	case routeLive, routeHealth, routeReady, routeMetrics:
 		level = slog.LevelDebug
 	}
 	if !ex.To.Enabled(ctx, level) {

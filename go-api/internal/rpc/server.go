@@ -80,9 +80,12 @@ func (s *Server) SetServing(serving bool) {
 	}
 }
 
+// Leave has grpc.health.v1 say NOT_SERVING from now on. Calls are answered as before.
+func (s *Server) Leave() { s.health.Shutdown() }
+
 // Drain lets calls under way end; when ctx ends first, it cuts them off.
 func (s *Server) Drain(ctx context.Context) {
-	s.health.Shutdown()
+	s.Leave()
 	done := make(chan struct{})
 	go func() {
 		s.GracefulStop()

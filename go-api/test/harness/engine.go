@@ -63,7 +63,7 @@ func (e *Engine) Signal(t testing.TB, signal syscall.Signal) {
 	}
 }
 
-// Link is a network between edges and an engine that a test can cut or stall.
+// Link is a network between edges and an engine that a test can cut, take down, slow or stall.
 type Link struct {
 	// URL is what edges dial.
 	URL string
@@ -73,6 +73,7 @@ type Link struct {
 	mu       sync.Mutex
 	conns    map[net.Conn]struct{}
 	stalled  chan struct{}
+	slow     time.Duration
 }
 
 // StartLink listens before an engine's socket.
@@ -83,18 +84,18 @@ func StartLink(t testing.TB, engine *Engine) *Link {
 		t.Fatal(err)
 	}
 	link := &Link{URL: "tcp://" + listener.Addr().String(), target: engine.socket, listener: listener, conns: map[net.Conn]struct{}{}}
-	go link.accept()
+	go link.accept(listener)
 	t.Cleanup(func() {
-		_ = listener.Close()
+		_ = link.listener.Close()
 		link.Stall(false)
 		link.Cut()
 	})
 	return link
 }
 
-func (l *Link) accept() {
+func (l *Link) accept(listener net.Listener) {
 	for {
-		from, err := l.listener.Accept()
+		from, err := listener.Accept()
 		if err != nil {
 			return
 		}
@@ -116,16 +117,8 @@ func (l *Link) pass(from, to net.Conn) {
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buffer)
-		l.mu.Lock()
-		stalled := l.stalled
-		l.mu.Unlock()
-		if stalled != nil {
-			<-stalled
-		}
-		if n > 0 {
-			if _, writeErr := to.Write(buffer[:n]); writeErr != nil {
-				err = writeErr
-			}
+		if writeErr := l.write(to, buffer[:n]); writeErr != nil {
+			err = writeErr
 		}
 		if err != nil {
 			_, _ = from.Close(), to.Close()
@@ -136,6 +129,50 @@ func (l *Link) pass(from, to net.Conn) {
 			return
 		}
 	}
+}
+
+func (l *Link) write(to net.Conn, data []byte) error {
+	for len(data) > 0 {
+		l.mu.Lock()
+		stalled, slow := l.stalled, l.slow
+		l.mu.Unlock()
+		if stalled != nil {
+			<-stalled
+		}
+		piece := data
+		if slow > 0 {
+			time.Sleep(slow)
+			piece = data[:1]
+		}
+		if _, err := to.Write(piece); err != nil {
+			return err
+		}
+		data = data[len(piece):]
+	}
+	return nil
+}
+
+// Slow lets one byte through in each pause, or with 0 everything at once.
+func (l *Link) Slow(pause time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.slow = pause
+}
+
+// Down ends all connections and refuses new ones, or takes them again.
+func (l *Link) Down(t testing.TB, down bool) {
+	t.Helper()
+	if down {
+		_ = l.listener.Close()
+		l.Cut()
+		return
+	}
+	listener, err := net.Listen("tcp", l.listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.listener = listener
+	go l.accept(listener)
 }
 
 // Cut ends all connections; new ones are let through.

@@ -96,6 +96,8 @@ func (e *TCPEngine) Wait(t testing.TB) error {
 		return nil
 	}
 }
+// wait waits for its end.
+func (e *TCPEngine) wait() { e.done <- <-e.done }
 
 func (e *TCPEngine) stop(t testing.TB) {
 	_ = e.cmd.Process.Signal(syscall.SIGTERM) // An error where it has ended already.

@@ -1,0 +1,103 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/quern-data/quern/go-api/internal/apierr"
+	"github.com/quern-data/quern/go-api/internal/telemetry"
+)
+
+// again makes a call, and makes it once more where that can succeed: on another engine, if there is one. Whatever call
+// returns with an error, nobody must have seen anything of.
+func again[T any](ctx context.Context, c *Client, call func(context.Context) (T, error)) (T, error) {
+	var none T
+	path := &trail{}
+	ctx = context.WithValue(ctx, trailKey{}, path)
+	for first := true; ; first = false {
+		if err := c.reach(ctx); err != nil {
+			return none, err
+		}
+		answer, err := call(ctx)
+		if err == nil {
+			c.retries.earn()
+			return answer, nil
+		}
+		if !first || ctx.Err() != nil || !retryable(err, path) || !c.retries.spend() {
+			return none, err
+		}
+		telemetry.Logger(ctx).InfoContext(ctx, "retrying a call of which nothing was sent", "error", err)
+		if status.Code(err) == codes.Unavailable && !path.others {
+			time.Sleep(settleDelay)
+		}
+	}
+}
+
+// retryable says whether another try can succeed, and notes on the call's path where.
+func retryable(err error, path *trail) bool {
+	st := status.Convert(err)
+	why := apierr.Info(st).GetReason()
+	switch st.Code() {
+	case codes.Unavailable:
+		// The edge's own verdict comes after the wait, and the engine has asked a bucket again and again; waiting twice
+		// would double it.
+		return why != string(apierr.EngineUnavailable) && why != reasonSourceUnavailable
+	case codes.ResourceExhausted:
+		return why == reasonTooManyQueries && path.others
+	case codes.Aborted:
+		// The engine that has seen the change knows the new snapshot.
+		path.same = true
+		return why == reasonSnapshotChanged
+	default:
+		return false
+	}
+}
+
+// trail is where a call went before, for the next try.
+type trail struct {
+	last *member
+	// others says that more than one engine served then.
+	others bool
+	// same asks for the same engine again.
+	same bool
+}
+
+type trailKey struct{}
+
+// trailOf returns a call's trail, or nil.
+func trailOf(ctx context.Context) *trail {
+	path, _ := ctx.Value(trailKey{}).(*trail)
+	return path
+}
+
+func (t *trail) lastIn(members []*member) bool {
+	return slices.Contains(members, t.last) && !t.last.out()
+}
+
+// budget bounds retries in all, so that engines in trouble are not asked twice as much: so many at once, and then one for
+// ten calls that succeed.
+type budget struct {
+	// tenths of retries that were not earned back.
+	tenths atomic.Int64
+}
+
+const maxRetries = 1000
+
+func (b *budget) spend() bool {
+	if b.tenths.Add(10) <= 10*maxRetries {
+		return true
+	}
+	b.tenths.Add(-10)
+	return false
+}
+
+func (b *budget) earn() {
+	if b.tenths.Load() > 0 {
+		b.tenths.Add(-1)
+	}
+}
