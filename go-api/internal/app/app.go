@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/quern-data/quern/go-api/internal/cache"
 	"github.com/quern-data/quern/go-api/internal/config"
 	"github.com/quern-data/quern/go-api/internal/engine"
@@ -26,8 +28,9 @@ import (
 const (
 	readHeaderTimeout  = 10 * time.Second
 	idleTimeout        = 2 * time.Minute
-	maxHeaderBytes     = 1 << 20
-	maxStreamsPerConn  = 250
+	maxHeaderBytes     = 64 << 10
+	maxStreamsPerConn  = 100
+	maxFrameBytes      = 16 << 10
 	startLimit         = 60 * time.Second
 	engineStopLimit    = 10 * time.Second
 	pictureLimit       = 500 * time.Millisecond
@@ -38,6 +41,7 @@ const (
 func Run(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer) error {
 	plan := planMemory(cfg, available())
 	cfg.CacheBytes = plan.cache
+	cfg.MaxConnections = plan.connections
 	tuneCollector(plan.limit)
 	if cfg.Traces {
 		stop, err := telemetry.ExportTraces(ctx, cfg.Version, logger)
@@ -113,14 +117,18 @@ func serve(ctx context.Context, cfg *config.Config, logger *slog.Logger, logs io
 		return err
 	}
 
+	callers := newConnections(cfg.MaxConnections)
+	metrics.watchConnections(callers)
 	httpServer := newHTTPServer(handler, logger)
+	httpServer.ConnState = callers.follow
 	if certificates != nil {
 		secureHTTP(httpServer, certificates.Server())
 	}
 	grpcServer := rpc.NewServer(services, logger, metrics, secureGRPC(certificates)...)
 	failed := make(chan error, 2)
 	go func() { failed <- serveHTTP(httpServer, httpListener) }()
-	go func() { failed <- grpcServer.Serve(grpcListener) }()
+	// Who comes while it is full waits in the system's backlog until one that is idle is closed.
+	go func() { failed <- grpcServer.Serve(netutil.LimitListener(grpcListener, cfg.MaxConnections)) }()
 	health, stopHealth := context.WithCancel(ctx)
 	defer stopHealth()
 	go followHealth(health, backend.client, grpcServer)
@@ -227,8 +235,11 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		Protocols:         protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreamsPerConn, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreamsPerConn, MaxReadFrameSize: maxFrameBytes,
+			SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second,
+		},
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 }
 
