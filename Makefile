@@ -47,9 +47,10 @@ test-e2e: build ## Scenarios, the README's tour, faults and hostile queries agai
 	@.ci/need go cc
 	go test -race -count=1 -timeout 20m ./go-api/test/e2e/...
 
-soak: build ## Check 200,000 answers for staleness while everything goes wrong
+soak: build ## Check 200,000 answers for staleness while everything goes wrong; kill the engine and ask for all memory for minutes
 	@.ci/need go cc
 	QUERN_SOAK_ANSWERS=200000 go test -count=1 -v -timeout 4h -run 'TestNeverStale' ./go-api/test/e2e/
+	QUERN_SOAK_KILLS=5m QUERN_HOSTILE_FOR=10m go test -count=1 -v -timeout 1h -run 'TestEngineKilledUnderLoad|TestHostileClients' ./go-api/test/e2e/
 
 image-binaries: build-engine ## Fill bin/image: stripped binaries and bills of materials for images that compile nothing
 	@.ci/need go cargo cc
@@ -57,7 +58,7 @@ image-binaries: build-engine ## Fill bin/image: stripped binaries and bills of m
 
 test-containers: image-binaries ## Build the images, bring docker-compose.yml up and test it; needs Docker, or root on Debian
 	@.ci/need go python3
-	QUERN_TEST_CONTAINERS=1 go test -count=1 -v -timeout 20m ./go-api/test/containers/
+	QUERN_TEST_CONTAINERS=1 go test -count=1 -v -timeout 40m ./go-api/test/containers/
 
 test-chart: build-edge ## Render the Helm chart with every switch, and check it against the types of Kubernetes; no cluster
 	@.ci/need go

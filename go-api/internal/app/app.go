@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/quern-data/quern/go-api/internal/cache"
 	"github.com/quern-data/quern/go-api/internal/config"
 	"github.com/quern-data/quern/go-api/internal/engine"
@@ -25,8 +27,9 @@ import (
 const (
 	readHeaderTimeout  = 10 * time.Second
 	idleTimeout        = 2 * time.Minute
-	maxHeaderBytes     = 1 << 20
-	maxStreamsPerConn  = 250
+	maxHeaderBytes     = 64 << 10
+	maxStreamsPerConn  = 100
+	maxFrameBytes      = 16 << 10
 	startLimit         = 60 * time.Second
 	engineStopLimit    = 10 * time.Second
 	pictureLimit       = 500 * time.Millisecond
@@ -38,6 +41,7 @@ const (
 func Run(ctx, leaving context.Context, cfg *config.Config, logger *slog.Logger, logs io.Writer) error {
 	plan := planMemory(cfg, available())
 	cfg.CacheBytes = plan.cache
+	cfg.MaxConnections = plan.connections
 	tuneCollector(plan.limit)
 	if cfg.Traces {
 		stop, err := telemetry.ExportTraces(ctx, cfg.Version, logger)
@@ -115,14 +119,18 @@ func serve(ctx, leaving context.Context, cfg *config.Config, logger *slog.Logger
 		return err
 	}
 
+	callers := newConnections(cfg.MaxConnections)
+	metrics.watchConnections(callers)
 	httpServer := newHTTPServer(handler, logger)
+	httpServer.ConnState = callers.follow
 	if certificates != nil {
 		secureHTTP(httpServer, certificates.Server())
 	}
 	grpcServer := rpc.NewServer(services, logger, metrics, secureGRPC(certificates)...)
 	failed := make(chan error, 2)
 	go func() { failed <- serveHTTP(httpServer, httpListener) }()
-	go func() { failed <- grpcServer.Serve(grpcListener) }()
+	// Who comes while it is full waits in the system's backlog until one that is idle is closed.
+	go func() { failed <- grpcServer.Serve(netutil.LimitListener(grpcListener, cfg.MaxConnections)) }()
 	go followHealth(leaving, backend.client, grpcServer)
 	announce(logs, httpListener, grpcListener, certificates != nil)
 
@@ -230,8 +238,11 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		Protocols:         protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreamsPerConn, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreamsPerConn, MaxReadFrameSize: maxFrameBytes,
+			SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second,
+		},
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 }
 

@@ -3,6 +3,7 @@ package app
 import (
 	"math"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 
@@ -17,12 +18,20 @@ const gcPercent = 300
 // memoryBase is what the edge takes beside the front cache before it collects more often.
 const memoryBase = 64 << 20
 
+// What a connection takes, about, and how many file handles there must be beside connections.
+const (
+	connectionBytes = 32 << 10
+	otherFiles      = 128
+)
+
 // memory is how much the edge may use, in bytes.
 type memory struct {
 	// cache bounds the front cache.
 	cache int64
 	// limit is where Go collects more often.
 	limit int64
+	// connections is how many callers may be connected to a port.
+	connections int
 }
 
 // planMemory divides what a container gives: available is its limit, MaxInt64 where there is none. A local engine lives
@@ -37,7 +46,18 @@ func planMemory(cfg *config.Config, available int64) memory {
 		plan.cache = min(plan.cache, share/2)
 	}
 	plan.limit = min(plan.cache+plan.cache/16+memoryBase, share)
+	// Both ports together may take a quarter of the memory, and not the last file handles.
+	plan.connections = max(int(min(int64(cfg.MaxConnections), share/8/connectionBytes, (fileHandles()-otherFiles)/2)), 1)
 	return plan
+}
+
+// fileHandles returns how many files and connections this process may have open. Go has raised that as far as it can.
+func fileHandles() int64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return int64(limit.Cur)
 }
 
 // available returns the limit of the control groups around this process, version 1 or 2.

@@ -37,6 +37,8 @@ type Config struct {
 	GracePeriod time.Duration
 	// StallTimeout is how long an HTTP caller may take no bytes before its connection is cut.
 	StallTimeout time.Duration
+	// MaxConnections bounds the connections to HTTP, and those to GRPC.
+	MaxConnections int
 	// CORSOrigins lists the origins whose pages may call.
 	CORSOrigins []string
 	// TimeoutDefault and TimeoutMax bound each request's time.
@@ -68,13 +70,13 @@ type Config struct {
 type engineSetting struct{ name, usage string }
 
 var engineSettings = []engineSetting{
-	{"memory", "memory for all queries together, such as 4GiB; 60 % of the machine's or container's by default"},
+	{"memory", "memory for all queries together, such as 4GiB; 60 % of the machine's or container's by default, less below 1 GiB"},
 	{"hot-bytes", "how much of --memory decoded columns may take while queries leave it, such as 1GiB; a quarter of the machine's or container's by default, 0 keeps none"},
 	{"hot-spill-bytes", "disk space for text files that were decoded and whose columns did not stay in memory; 10GiB by default, 0 for none"},
-	{"query-memory", "memory for one query, such as 512MiB; half of --memory by default"},
+	{"query-memory", "memory for one query, such as 512MiB; half of --memory by default, a quarter below 512 MiB"},
 	{"spill-bytes", "disk space for queries that do not fit into memory; 10GiB by default"},
 	{"spill-dir", "folder for what is spilled; the system's temporary folder by default"},
-	{"max-concurrent-queries", "queries that run at the same time; eight for each thread by default"},
+	{"max-concurrent-queries", "queries that run at the same time; eight for each thread by default, and one for each 24 MiB of --memory at most"},
 	{"max-queued-queries", "queries that wait for their turn, one more is refused; four times as many as may run by default"},
 	{"bucket-poll", "how often buckets are listed, 5s by default: a change is seen one interval and one listing later at the latest"},
 	{"threads", "threads that plan, execute and encode; one for each core by default"},
@@ -92,6 +94,7 @@ func Register(flags *pflag.FlagSet) *Config {
 	flags.DurationVar(&c.DrainDelay, "drain-delay", 0, "how long new requests are still answered after SIGTERM, while /readyz says 503: as long as callers take to learn of it; a second SIGTERM ends it")
 	flags.DurationVar(&c.GracePeriod, "grace-period", 20*time.Second, "how long requests under way may take after SIGTERM and --drain-delay")
 	flags.DurationVar(&c.StallTimeout, "stall-timeout", 30*time.Second, "how long an HTTP caller may take no bytes before its connection is cut")
+	flags.IntVar(&c.MaxConnections, "max-connections", 10_000, "connections to --http, and as many to --grpc; fewer where memory or file handles are short. When all are taken, a new one to --http takes the place of an idle one")
 	flags.StringArrayVar(&c.CORSOrigins, "cors-origin", nil, "`origin` whose pages may call from a browser, such as https://example.com, or * for all; may be repeated")
 	flags.DurationVar(&c.TimeoutDefault, "timeout-default", 30*time.Second, "time limit of a request that names none")
 	flags.DurationVar(&c.TimeoutMax, "timeout-max", 5*time.Minute, "most that a request may ask for; longer wishes are cut to it")
@@ -178,6 +181,9 @@ func (c *Config) check() []error {
 		if _, err := os.Stat(c.Settings); err != nil {
 			add("--config %s: %w", c.Settings, err)
 		}
+	}
+	if c.MaxConnections < 1 {
+		add("--max-connections must be at least 1")
 	}
 	if c.GracePeriod < 0 {
 		add("--grace-period must not be negative")

@@ -31,6 +31,7 @@ func observe(next http.Handler, logger *slog.Logger, observer Observer, stall ti
 		ex.Header()["X-Request-Id"] = []string{ex.Identity.RequestID}
 		within, span := telemetry.BeginRequest(r.Context(), &ex.Identity, r.Method)
 		ex.span = span
+		limitBody(ex.control, r)
 		var ctx context.Context = exchangeContext{Context: within, ex: ex}
 		defer func() {
 			cause := recover()

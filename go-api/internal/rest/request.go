@@ -72,14 +72,21 @@ func readRequest(route *route, w http.ResponseWriter, r *http.Request, into prot
 	return nil
 }
 
-// readBody reads the body against the clock. http.Server's own ReadTimeout would do that too, but it runs on while the
-// request is answered, and ends long answers.
+// limitBody gives a body its time. What of it no handler reads, net/http does when the request is answered. http.Server's own
+// ReadTimeout would bound that too, but it runs on while the request is answered, and ends long answers.
+func limitBody(control *http.ResponseController, r *http.Request) {
+	if r.ContentLength != 0 {
+		// Every connection of the server has deadlines; a test's recorder has none and needs none.
+		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	}
+}
+
+// readBody reads the body to its end, and lifts its limit.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	control := http.NewResponseController(w)
-	// Every connection of the server has deadlines; a test's recorder has none and needs none.
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	_ = control.SetReadDeadline(time.Time{})
+	if err == nil {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+	}
 	return raw, err
 }
 

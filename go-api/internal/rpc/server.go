@@ -19,7 +19,11 @@ import (
 const (
 	maxRequest        = 1 << 20
 	maxMetadata       = 64 << 10
-	maxStreamsPerConn = 256
+	maxStreamsPerConn = 100
+	// readBuffer is what each connection holds, idle or not.
+	readBuffer = 8 << 10
+	// idleLimit is how long a connection may have no call.
+	idleLimit = 2 * time.Minute
 )
 
 // Services are the public services.
@@ -57,7 +61,10 @@ func NewServer(services Services, logger *slog.Logger, calls Observer, transport
 		grpc.MaxHeaderListSize(maxMetadata),
 		grpc.MaxConcurrentStreams(maxStreamsPerConn),
 		grpc.ConnectionTimeout(10*time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: idleLimit, Time: 30 * time.Second, Timeout: 10 * time.Second,
+		}),
+		grpc.ReadBufferSize(readBuffer),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 	)...)
 	services.register(server)

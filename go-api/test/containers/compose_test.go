@@ -25,6 +25,8 @@ const (
 type fleet struct {
 	*docker
 	project string
+	// base is the image that all others are built on.
+	base string
 	// data is the folder that the engine serves.
 	data string
 	// proxy is the way in for users; edges are those behind it.
@@ -40,6 +42,7 @@ func TestContainers(t *testing.T) {
 	d := openDocker(t)
 	images := buildImages(t, d)
 	t.Run("Images", func(t *testing.T) { images.check(t, d) })
+	t.Run("Overlays", func(t *testing.T) { checkOverlays(t, d) })
 	f := images.up(t, d)
 	for _, step := range []struct {
 		name string
@@ -52,6 +55,8 @@ func TestContainers(t *testing.T) {
 		{"Scenarios", func(f *fleet, t *testing.T) { f.runEndToEnd(t, "^TestScenarios$", f.proxy, f.edges[0]) }},
 		{"EngineKilled", (*fleet).killEngine},
 		{"EdgeDrained", (*fleet).drainEdge},
+		{"HostileClients", (*fleet).checkHostileClients},
+		{"Bucket", (*fleet).serveBucket},
 	} {
 		t.Run(step.name, func(t *testing.T) { step.run(f, t) })
 	}
@@ -79,7 +84,7 @@ func buildImages(t *testing.T, d *docker) images {
 // up brings the fleet up, with sample data. The test's end takes it down.
 func (i images) up(t *testing.T, d *docker) *fleet {
 	t.Helper()
-	f := &fleet{docker: d, project: strings.Split(i.edge, "/")[0], data: filepath.Join(t.TempDir(), "data")}
+	f := &fleet{docker: d, base: i.base, project: strings.Split(i.edge, "/")[0], data: filepath.Join(t.TempDir(), "data")}
 	for dir := f.data; dir != os.TempDir() && len(dir) > 1; dir = filepath.Dir(dir) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -167,7 +172,7 @@ func (f *fleet) signal(t *testing.T, service string, signal syscall.Signal) {
 // runEndToEnd runs tests of go-api/test/e2e against the fleet.
 func (f *fleet) runEndToEnd(t *testing.T, tests string, ways ...*harness.Server) {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-timeout", "5m", "-v", "-run", tests, "./go-api/test/e2e")
+	command := exec.CommandContext(t.Context(), "go", "test", "-count=1", "-timeout", "30m", "-v", "-run", tests, "./go-api/test/e2e")
 	command.Dir = f.root
 	command.Env = append(os.Environ(), harness.RunningEnv(f.data, ways...))
 	out, err := command.CombinedOutput()

@@ -157,10 +157,11 @@ type image struct {
 // container is what is checked of a container.
 type container struct {
 	State struct {
-		Pid      int
-		Running  bool
-		ExitCode int
-		Health   *struct{ Status string }
+		Pid       int
+		Running   bool
+		OOMKilled bool
+		ExitCode  int
+		Health    *struct{ Status string }
 	}
 	RestartCount    int
 	NetworkSettings struct {

@@ -26,7 +26,7 @@ func healthAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-func dial(t *testing.T, address string) *grpc.ClientConn {
+func dialEngine(t *testing.T, address string) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -56,7 +56,7 @@ func TestEngineTakesQueriesWhileItsEndpointsDrop(t *testing.T) {
 	address := healthAddress(t)
 	// The delay is longer than the test may take: the second signal ends it.
 	engine := harness.StartTCPEngine(t, numbersDir(t), "--health", address, "--drain-delay", "10m")
-	probe := dial(t, address)
+	probe := dialEngine(t, address)
 	for _, service := range []string{"", "liveness"} {
 		if status := health(t, probe, service); status != healthpb.HealthCheckResponse_SERVING {
 			t.Errorf("%q is %s", service, status)
@@ -76,7 +76,7 @@ func TestEngineTakesQueriesWhileItsEndpointsDrop(t *testing.T) {
 	if err := asked(t, address); err == nil {
 		t.Error("the health check passes while it drains")
 	}
-	tables, err := enginev1.NewCatalogServiceClient(dial(t, engine.Address)).ListTables(t.Context(), &enginev1.ListTablesRequest{})
+	tables, err := enginev1.NewCatalogServiceClient(dialEngine(t, engine.Address)).ListTables(t.Context(), &enginev1.ListTablesRequest{})
 	if err != nil || len(tables.GetTables()) == 0 {
 		t.Errorf("a new connection gets %v, %v", tables, err)
 	}
@@ -95,7 +95,7 @@ func TestHealthNeedsNoCertificate(t *testing.T) {
 	if err := asked(t, address); err != nil {
 		t.Errorf("the health check: %v", err)
 	}
-	catalog := enginev1.NewCatalogServiceClient(dial(t, address))
+	catalog := enginev1.NewCatalogServiceClient(dialEngine(t, address))
 	if tables, err := catalog.ListTables(t.Context(), &enginev1.ListTablesRequest{}); err == nil {
 		t.Errorf("data without a certificate: %v", tables)
 	}

@@ -5,6 +5,7 @@
 //! by a test.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 /// The result of whatever can fail with an [`EngineError`].
@@ -119,8 +120,10 @@ reasons! {
     QueryTimeout = "QUERY_TIMEOUT" => DeadlineExceeded,
     /// The query needed more memory than its share.
     MemoryLimit = "MEMORY_LIMIT" => ResourceExhausted,
-    /// The query needed more spill space than there is.
+    /// The query needed more spill space than it may take, or the disk is full.
     SpillLimit = "SPILL_LIMIT" => ResourceExhausted,
+    /// The engine has as many files open as the system lets it.
+    FileLimit = "FILE_LIMIT" => ResourceExhausted,
     /// Too many queries are running and waiting.
     TooManyQueries = "TOO_MANY_QUERIES" => ResourceExhausted,
     /// The caller went away.
@@ -144,7 +147,7 @@ reasons! {
 impl Reason {
     /// Whether it would be the same at the next attempt, on the same files.
     pub fn is_lasting(self) -> bool {
-        !matches!(self, Self::SnapshotChanged | Self::SourceUnavailable | Self::Internal)
+        !matches!(self, Self::SnapshotChanged | Self::SourceUnavailable | Self::FileLimit | Self::Internal)
     }
 }
 
@@ -171,6 +174,23 @@ impl EngineError {
     /// A defect. The message goes to the log through the caller; this text goes out.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(Reason::Internal, message)
+    }
+
+    /// What an I/O error says of a system that has run out of room or of file handles; nothing where it says something else.
+    pub fn exhausted(error: &io::Error) -> Option<Self> {
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        let (reason, message) = match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => (
+                Reason::SpillLimit,
+                "the disk is full on which the query needed room; ask again when there is room, or filter or aggregate earlier",
+            ),
+            (_, Some(ENFILE | EMFILE)) => {
+                (Reason::FileLimit, "the engine has as many files open as the system lets it; ask again in a moment")
+            }
+            _ => return None,
+        };
+        Some(Self::new(reason, message).retry_after(Duration::from_secs(1)))
     }
 
     /// Adds a fact.
@@ -201,6 +221,18 @@ mod tests {
             assert!(word.chars().all(|c| c.is_ascii_uppercase() || c == '_'), "{word}");
             assert!(seen.insert(word), "{word} twice");
         }
+    }
+
+    #[test]
+    fn what_the_system_lacks_has_its_reason() {
+        let reason = |code| EngineError::exhausted(&io::Error::from_raw_os_error(code)).map(|error| error.reason);
+        let (enoent, enfile, emfile, enospc, edquot) = (2, 23, 24, 28, 122);
+        assert_eq!(reason(enospc), Some(Reason::SpillLimit));
+        assert_eq!(reason(edquot), Some(Reason::SpillLimit));
+        assert_eq!(reason(enfile), Some(Reason::FileLimit));
+        assert_eq!(reason(emfile), Some(Reason::FileLimit));
+        assert_eq!(reason(enoent), None);
+        assert!(!Reason::FileLimit.is_lasting());
     }
 
     #[test]

@@ -44,10 +44,12 @@ use crate::format::{self, EncodeOptions, Envelope, Format, NumberStyle};
 use crate::idents;
 use crate::interrupt::interruptible;
 use crate::limits::Limits;
+use crate::memory::reserve_batches;
 use crate::params::{self, Params};
 use crate::parse;
 use crate::pins::{Pins, gone};
 use crate::plans::{self, Plans};
+use crate::pressure::Entered;
 use crate::rows::{self, Count, Input, Known, Reading, Rows, RowsPlan, Snapshot, Start, TokenKey};
 use crate::runtime::SharedRuntime;
 use crate::session;
@@ -178,7 +180,13 @@ impl Engine {
         let this = Arc::clone(self);
         let work = async move {
             let permit = this.admission.enter().await?;
-            this.start(request, deadline, permit).await
+            let entered = this.runtime.pressure().enter();
+            let given_up = entered.given_up();
+            tokio::select! {
+                biased;
+                error = given_up => Err(error),
+                started = Box::pin(this.start(request, deadline, permit, entered)) => started,
+            }
         };
         tokio::time::timeout_at(deadline, self.on_cpu(work)).await.unwrap_or_else(|_| Err(timed_out()))
     }
@@ -198,14 +206,25 @@ impl Engine {
         Instant::now() + request.timeout.unwrap_or(self.limits.timeout_default).min(self.limits.timeout_max)
     }
 
-    async fn start(&self, request: Request, deadline: Instant, permit: OwnedSemaphorePermit) -> Result<Execution> {
+    async fn start(
+        &self,
+        request: Request,
+        deadline: Instant,
+        permit: OwnedSemaphorePermit,
+        entered: Entered,
+    ) -> Result<Execution> {
         let planned = self.plan(&request).instrument(plan_span()).await?;
         let outline = planned.outline();
         tracing::debug!(tables = outline.snapshots.len(), "planned");
         let Planned { input, reading, count, pins, findings, stop, .. } = planned;
         let stop = stop.drop_guard();
         let task = self.task();
+        entered.reserves_in(task.memory_pool());
         let failed = |e: DataFusionError| errors::execution(&e, &findings);
+        let on_their_way = match &input {
+            Input::Plan(plan) => Some(reserve_batches(plan, task.memory_pool()).map_err(failed)?),
+            Input::Scan(_) | Input::Ordered(_) | Input::Points(_) => None,
+        };
         let (batches, envelope) = match reading {
             None => (stream_of(input, &task).map_err(failed)?, Envelope::default()),
             Some(reading) => {
@@ -249,7 +268,17 @@ impl Engine {
         Ok(Execution {
             outline,
             envelope,
-            running: Running { encoded, pins, findings, deadline, span, _stops_on_drop: stop, _permit: permit },
+            running: Running {
+                encoded,
+                pins,
+                findings,
+                deadline,
+                span,
+                entered,
+                _on_their_way: on_their_way,
+                _stops_on_drop: stop,
+                _permit: permit,
+            },
         })
     }
 

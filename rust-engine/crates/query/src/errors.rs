@@ -8,7 +8,7 @@ use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::parser::ParserError;
 use quern_core::suggest::{nearest, some_of};
 use quern_core::{EngineError, Reason};
-use quern_sources::inspect::{find, find_changed};
+use quern_sources::inspect::{find, find_changed, find_exhausted};
 
 use crate::allow::Findings;
 use crate::format::{EncodeError, FormatError};
@@ -66,6 +66,9 @@ fn convert(sql: &str, error: &DataFusionError, findings: &Findings) -> EngineErr
     }
     if let Some(changed) = find_changed(error) {
         return EngineError::new(Reason::SnapshotChanged, format!("{changed}; ask again")).with("file", &changed.file);
+    }
+    if let Some(exhausted) = find_exhausted(error) {
+        return exhausted;
     }
     // The spill limit comes as an I/O error, by whatever wrapper the operator at hand puts around it.
     if error.to_string().contains("max_temp_directory_size") {

@@ -22,8 +22,9 @@ use caps::Cap;
 /// Functions that say something about the engine rather than the data.
 const HIDDEN: &[&str] = &["version", "input_file_name"];
 
-/// Takes the hidden functions out and puts caps on the dangerous ones.
-pub(crate) fn restrict(mut state: SessionState) -> SessionState {
+/// Takes the hidden functions out and puts caps on the dangerous ones, by the memory of one query.
+pub(crate) fn restrict(mut state: SessionState, query_memory: usize) -> SessionState {
+    let most = caps::Most::of(query_memory);
     for name in HIDDEN {
         if state.scalar_functions().contains_key(*name) {
             let _ = state.deregister_udf(name);
@@ -31,7 +32,7 @@ pub(crate) fn restrict(mut state: SessionState) -> SessionState {
     }
     for (name, cap) in caps::CAPS {
         let Some(inner) = state.scalar_functions().get(*name).cloned() else { continue };
-        let _ = state.register_udf(Arc::new(ScalarUDF::new_from_impl(Capped { inner, cap: *cap })));
+        let _ = state.register_udf(Arc::new(ScalarUDF::new_from_impl(Capped { inner, cap: *cap, most })));
     }
     let _ = state.register_udaf(Arc::new(AggregateUDF::new_from_impl(sum::CheckedSum::default())));
     state
@@ -42,6 +43,7 @@ pub(crate) fn restrict(mut state: SessionState) -> SessionState {
 struct Capped {
     inner: Arc<ScalarUDF>,
     cap: Cap,
+    most: caps::Most,
 }
 
 impl PartialEq for Capped {
@@ -88,7 +90,7 @@ impl ScalarUDFImpl for Capped {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if let Some((wanted, cap, unit)) = self.cap.exceeded(&args)? {
+        if let Some((wanted, cap, unit)) = self.cap.exceeded(&args, self.most)? {
             let message = format!("`{}` would make {wanted} {unit} at once; at most {cap} are made", self.name());
             return Err(DataFusionError::External(Box::new(EngineError::new(Reason::ValueTooLarge, message))));
         }

@@ -19,6 +19,7 @@ mod params;
 mod parse;
 mod pins;
 mod plans;
+mod pressure;
 pub mod rows;
 mod runtime;
 mod session;

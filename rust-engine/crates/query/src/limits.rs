@@ -12,6 +12,8 @@ pub struct Limits {
     pub hot_bytes: usize,
     /// How much disk space text files may take that were decoded and did not stay in memory, in bytes.
     pub hot_spill_bytes: u64,
+    /// All memory that the process may have, in bytes; above most of it queries are given up.
+    pub process_memory: usize,
     /// The memory of one query, in bytes.
     pub query_memory: usize,
     /// Where queries spill.

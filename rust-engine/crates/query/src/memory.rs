@@ -3,9 +3,17 @@
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
-use datafusion::common::Result;
+use arrow::datatypes::DataType;
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, resources_err};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use quern_sources::Caches;
+use quern_sources::hot::BLOCK_ROWS;
+
+use crate::pressure::Pressure;
 
 /// Grants memory only while both the query's share and the pool of all queries have it. What caches hold of the
 /// latter is there for queries.
@@ -14,12 +22,13 @@ pub(crate) struct QueryPool {
     share: FairSpillPool,
     all: Arc<dyn MemoryPool>,
     caches: Caches,
+    pressure: Arc<Pressure>,
     size: usize,
 }
 
 impl QueryPool {
-    pub(crate) fn new(size: usize, all: Arc<dyn MemoryPool>, caches: Caches) -> Self {
-        Self { share: FairSpillPool::new(size), all, caches, size }
+    pub(crate) fn new(size: usize, all: Arc<dyn MemoryPool>, caches: Caches, pressure: Arc<Pressure>) -> Self {
+        Self { share: FairSpillPool::new(size), all, caches, pressure, size }
     }
 }
 
@@ -53,12 +62,17 @@ impl MemoryPool for QueryPool {
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
-        self.share.try_grow(reservation, additional)?;
-        if self.all.try_grow(reservation, additional).is_ok() {
-            return Ok(());
+        if !self.pressure.allows(self.share.reserved(), additional) {
+            self.caches.shed(additional);
+            return resources_err!("the process has no memory left for {additional} bytes");
         }
-        self.caches.shed(additional);
-        self.all.try_grow(reservation, additional).inspect_err(|_| self.share.shrink(reservation, additional))
+        self.share.try_grow(reservation, additional)?;
+        if self.all.try_grow(reservation, additional).is_err() {
+            self.caches.shed(additional);
+            self.all.try_grow(reservation, additional).inspect_err(|_| self.share.shrink(reservation, additional))?;
+        }
+        self.pressure.reserved(additional);
+        Ok(())
     }
 
     fn reserved(&self) -> usize {
@@ -68,6 +82,35 @@ impl MemoryPool for QueryPool {
     fn memory_limit(&self) -> MemoryLimit {
         MemoryLimit::Finite(self.size)
     }
+}
+
+/// Reserves what the batches of a plan take on their way, where they are wide: operators don't count what they only pass on.
+pub(crate) fn reserve_batches(plan: &Arc<dyn ExecutionPlan>, pool: &Arc<dyn MemoryPool>) -> Result<MemoryReservation> {
+    /// What is too little to count.
+    const NARROW: usize = 2 << 20;
+    let (mut most, statistics) = (0, StatisticsContext::new());
+    plan.apply(|node| {
+        let row: usize = node.schema().fields().iter().map(|field| width(field.data_type())).sum();
+        // A batch that comes in and one that goes out, in each part.
+        let batches = 2 * node.output_partitioning().partition_count();
+        if row * BLOCK_ROWS * batches > NARROW {
+            let rows = match statistics.compute(node.as_ref(), &StatisticsArgs::new())?.num_rows {
+                Precision::Exact(rows) => rows.min(BLOCK_ROWS * batches),
+                _ => BLOCK_ROWS * batches,
+            };
+            most = most.max(row * rows);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let reservation = MemoryConsumer::new("batches").register(pool);
+    reservation.try_grow(most.saturating_sub(NARROW))?;
+    Ok(reservation)
+}
+
+/// About what a value takes.
+fn width(kind: &DataType) -> usize {
+    const VARIABLE: usize = 16;
+    kind.primitive_width().unwrap_or(VARIABLE)
 }
 
 #[cfg(test)]
@@ -86,7 +129,10 @@ mod tests {
         let footers = CacheManager::try_new(&CacheManagerConfig::default()).expect("a cache").get_file_metadata_cache();
         let hot = Arc::new(HotColumns::new(0, &all, Spills::new(None, 0)));
         let caches = Caches { footers, hot, keys: Arc::new(KeyIndexes::new(0)) };
-        let pool = |size| Arc::new(QueryPool::new(size, Arc::clone(&all), caches.clone())) as Arc<dyn MemoryPool>;
+        let pool = |size| {
+            Arc::new(QueryPool::new(size, Arc::clone(&all), caches.clone(), Pressure::new(usize::MAX)))
+                as Arc<dyn MemoryPool>
+        };
         let (first, second) = (pool(100), pool(100));
         let one = MemoryConsumer::new("one").register(&first);
         let two = MemoryConsumer::new("two").register(&second);

@@ -18,6 +18,7 @@ use url::Url;
 
 use crate::limits::Limits;
 use crate::memory::QueryPool;
+use crate::pressure::Pressure;
 
 /// Parquet footers kept in memory, in bytes.
 const FOOTER_CACHE_BYTES: usize = 64 * 1024 * 1024;
@@ -26,6 +27,7 @@ const FOOTER_CACHE_BYTES: usize = 64 * 1024 * 1024;
 pub(crate) struct SharedRuntime {
     memory: Arc<dyn MemoryPool>,
     query_memory: usize,
+    pressure: Arc<Pressure>,
     disk: Arc<DiskManager>,
     manager: Arc<CacheManager>,
     caches: Caches,
@@ -40,8 +42,8 @@ impl SharedRuntime {
             .with_mode(DiskManagerMode::Directories(vec![scratch.path().to_owned()]))
             .with_max_temp_directory_size(limits.spill_bytes)
             .build()?;
-        let config =
-            CacheManagerConfig::default().with_metadata_cache_limit(FOOTER_CACHE_BYTES).with_list_files_cache_limit(0);
+        let footers = FOOTER_CACHE_BYTES.min(limits.memory / 8);
+        let config = CacheManagerConfig::default().with_metadata_cache_limit(footers).with_list_files_cache_limit(0);
         let manager = CacheManager::try_new(&config)?;
         let memory: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(limits.memory));
         let spills = Spills::new(Some(Arc::clone(&scratch)), limits.hot_spill_bytes);
@@ -49,12 +51,18 @@ impl SharedRuntime {
         let keys = Arc::new(KeyIndexes::new(hot.lendable()));
         let caches = Caches { footers: manager.get_file_metadata_cache(), hot, keys };
         let query_memory = limits.query_memory.min(limits.memory);
-        Ok(Self { memory, query_memory, disk: Arc::new(disk), manager, caches, _scratch: scratch })
+        let pressure = Pressure::new(limits.process_memory);
+        Ok(Self { memory, query_memory, pressure, disk: Arc::new(disk), manager, caches, _scratch: scratch })
     }
 
     /// What inspection and scans leave for later ones.
     pub(crate) fn caches(&self) -> &Caches {
         &self.caches
+    }
+
+    /// What the process holds.
+    pub(crate) fn pressure(&self) -> &Arc<Pressure> {
+        &self.pressure
     }
 
     /// How much memory queries have reserved, and how much disk space is taken, in bytes.
@@ -65,7 +73,12 @@ impl SharedRuntime {
 
     /// The environment of one query.
     pub(crate) fn query(&self) -> Arc<RuntimeEnv> {
-        let pool = QueryPool::new(self.query_memory, Arc::clone(&self.memory), self.caches.clone());
+        let pool = QueryPool::new(
+            self.query_memory,
+            Arc::clone(&self.memory),
+            self.caches.clone(),
+            Arc::clone(&self.pressure),
+        );
         Arc::new(RuntimeEnv {
             memory_pool: Arc::new(pool),
             disk_manager: Arc::clone(&self.disk),

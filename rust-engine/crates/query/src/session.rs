@@ -40,5 +40,5 @@ pub(crate) fn template(limits: &Limits) -> SessionState {
         .with_analyzer_rule(Arc::new(CheckArithmetic))
         .with_physical_optimizer_rules(plans::rules())
         .build();
-    functions::restrict(state)
+    functions::restrict(state, limits.query_memory)
 }

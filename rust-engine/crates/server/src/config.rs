@@ -63,7 +63,7 @@ pub(crate) struct Config {
     #[arg(long)]
     pub(crate) supervised: bool,
 
-    /// Memory of all queries together, such as `2GiB`; 60 % of the machine's or container's by default.
+    /// Memory of all queries together, such as `2GiB`; 60 % of the machine's or container's by default, less below 1 GiB.
     #[arg(long, env = "QUERN_MEMORY", value_parser = bytes)]
     pub(crate) memory: Option<u64>,
 
@@ -76,7 +76,7 @@ pub(crate) struct Config {
     #[arg(long, env = "QUERN_HOT_SPILL_BYTES", value_parser = bytes, default_value = "10GiB")]
     pub(crate) hot_spill_bytes: u64,
 
-    /// Memory of one query; half of `--memory` by default.
+    /// Memory of one query; half of `--memory` by default, a quarter below 512 MiB.
     #[arg(long, env = "QUERN_QUERY_MEMORY", value_parser = bytes)]
     pub(crate) query_memory: Option<u64>,
 
@@ -88,7 +88,7 @@ pub(crate) struct Config {
     #[arg(long, env = "QUERN_SPILL_BYTES", value_parser = bytes, default_value = "10GiB")]
     pub(crate) spill_bytes: u64,
 
-    /// How many queries run at once; eight for each thread by default.
+    /// How many queries run at once; eight for each thread by default, and one for each 24 MiB of `--memory` at most.
     #[arg(long, env = "QUERN_MAX_CONCURRENT_QUERIES")]
     pub(crate) max_concurrent_queries: Option<usize>,
 
@@ -134,6 +134,18 @@ pub(crate) enum Command {
     Healthcheck,
 }
 
+/// Queries have less memory to themselves below this.
+const SMALL: usize = 512 << 20;
+/// What there must be for each query that runs.
+const MEMORY_OF_ONE: usize = 24 << 20;
+
+/// The share of all memory that queries get. What they hold beside what they reserve, and the process itself, take the rest,
+/// which is not less in a small container.
+fn queries_share(all: u64) -> u64 {
+    const BESIDE: u64 = 192 << 20;
+    (all / 10 * 6).min(all.saturating_sub(BESIDE) / 4 * 3).max(all / 4)
+}
+
 impl Config {
     /// The files of TLS, if it is asked for.
     pub(crate) fn tls(&self) -> Result<Option<Files>> {
@@ -161,13 +173,15 @@ impl Config {
     pub(crate) fn limits(&self) -> Limits {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let threads = self.threads.unwrap_or(cores).max(1);
-        let memory = to_usize(self.memory.unwrap_or_else(|| machine_memory() / 10 * 6));
-        let max_concurrent_queries = self.max_concurrent_queries.unwrap_or(8 * threads).max(1);
+        let memory = to_usize(self.memory.unwrap_or_else(|| queries_share(machine_memory())));
+        let at_once = (8 * threads).min((memory / MEMORY_OF_ONE).max(4));
+        let max_concurrent_queries = self.max_concurrent_queries.unwrap_or(at_once).max(1);
         Limits {
             memory,
             hot_bytes: self.hot_bytes.map_or_else(|| to_usize(machine_memory() / 4).min(memory / 2), to_usize),
             hot_spill_bytes: self.hot_spill_bytes,
-            query_memory: self.query_memory.map_or(memory / 2, to_usize),
+            process_memory: to_usize(machine_memory()),
+            query_memory: self.query_memory.map_or(if memory < SMALL { memory / 4 } else { memory / 2 }, to_usize),
             spill_dir: self.spill_dir.clone().unwrap_or_else(std::env::temp_dir),
             spill_bytes: self.spill_bytes,
             max_concurrent_queries,
@@ -259,6 +273,14 @@ mod tests {
         assert_eq!(delay("0s"), Ok(Duration::ZERO));
         assert_eq!(delay("5s"), Ok(Duration::from_secs(5)));
         assert!(delay("-1s").is_err());
+    }
+
+    #[test]
+    fn small_containers_leave_more_beside_queries() {
+        const MIB: u64 = 1 << 20;
+        assert_eq!(queries_share(10_240 * MIB), 6144 * MIB);
+        assert_eq!(queries_share(512 * MIB), 240 * MIB);
+        assert_eq!(queries_share(128 * MIB), 32 * MIB);
     }
 
     #[test]

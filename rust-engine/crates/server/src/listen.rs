@@ -1,10 +1,16 @@
 //! Where the engine listens: a Unix socket, or TCP.
 
+use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use futures::{Stream, StreamExt};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+/// How long nobody is accepted after one could not be.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound listener. Dropping it removes the socket file, and its folder if that is empty then.
 pub(crate) enum Listener {
@@ -53,6 +59,18 @@ pub(crate) async fn bind(address: &str, trusted: bool) -> Result<(Listener, Stri
         );
     }
     Ok((Listener::Tcp(listener), format!("tcp://{bound}")))
+}
+
+/// Leaves out connections that could not be accepted, such as for want of file handles: that passes, tonic would stop
+/// serving, and trying again at once would only burn time.
+pub(crate) fn patient<C>(incoming: impl Stream<Item = io::Result<C>>) -> impl Stream<Item = io::Result<C>> {
+    incoming.filter_map(|accepted| async move {
+        if let Err(error) = &accepted {
+            tracing::warn!(%error, "can't accept a connection");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        accepted.ok().map(Ok)
+    })
 }
 
 /// A socket file that nobody answers on is left from a process that was killed.

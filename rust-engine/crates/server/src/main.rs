@@ -1,5 +1,6 @@
 //! The engine binary: parse, telemetry, run, exit code.
 
+mod allocator;
 mod cgroup;
 mod config;
 mod healthcheck;
@@ -12,6 +13,7 @@ mod trace;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,18 +29,29 @@ fn main() -> ExitCode {
             }
         };
     }
+    allocator::keep_little();
     let traces = config::otel::traces(|name| std::env::var(name).ok());
     let exporter = telemetry::init(&config.log_level, traces.as_ref().ok().cloned().flatten());
     if let Err(error) = traces {
         tracing::warn!(error, "no traces are exported");
     }
     keep_pages_small();
+    open_more_files();
     match run::run(config, exporter) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "stopped");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Takes as many file handles as the system lets it have; the limit that is set at first is for programs that use select(2).
+fn open_more_files() {
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the system keeps the limit of open files");
     }
 }
 

@@ -172,7 +172,8 @@ async fn listen_on(
 ) -> Result<()> {
     match (listener, tls) {
         (Listener::Unix(socket, file), _) => {
-            let served = router.serve_with_incoming_shutdown(UnixListenerStream::new(socket), drain).await;
+            let incoming = listen::patient(UnixListenerStream::new(socket));
+            let served = router.serve_with_incoming_shutdown(incoming, drain).await;
             file.remove_folder();
             served.context("serving failed")
         }
@@ -181,7 +182,7 @@ async fn listen_on(
         }
         (Listener::Tcp(socket), None) => {
             // The end of an answer would wait for the edge to acknowledge what came before it, which takes 40 ms.
-            let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
+            let incoming = listen::patient(TcpIncoming::from(socket).with_nodelay(Some(true)));
             router.serve_with_incoming_shutdown(incoming, drain).await.context("serving failed")
         }
     }

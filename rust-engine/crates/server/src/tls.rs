@@ -19,6 +19,8 @@ use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier}
 use tokio_rustls::rustls::{self, CertificateError, RootCertStore, ServerConfig};
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::listen::ACCEPT_PAUSE;
+
 mod connection;
 mod peer;
 
@@ -131,9 +133,9 @@ async fn accept(
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Such as too many open files: it passes, and trying at once would only burn time.
+                // As in `listen::patient`.
                 tracing::warn!(%error, "can't accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };

@@ -4,12 +4,14 @@
 //! identity; a changed file is inspected anew. A file that can't be read keeps its error the same way.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::common::Statistics;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion::error::DataFusionError;
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use futures::StreamExt;
 use moka::future::Cache;
@@ -128,11 +130,7 @@ async fn parquet(
 ) -> Result<FileInfo, EngineError> {
     let meta = object_meta(file);
     let reader = DFParquetMetadata::new(store, &meta).with_file_metadata_cache(Some(Arc::clone(footers)));
-    let broken = |e: datafusion::error::DataFusionError| match (find_changed(&e), find::<EngineError>(&e)) {
-        (Some(_), _) => changed(file),
-        (None, Some(unavailable)) => unavailable.clone(),
-        (None, None) => corrupt(file, &e.strip_backtrace()),
-    };
+    let broken = |e: DataFusionError| passing(file, &e).unwrap_or_else(|| corrupt(file, &e.strip_backtrace()));
     let metadata = reader.fetch_metadata().await.map_err(broken)?;
     // The page index may lie in a part of the file that was cut off: what the footer promises must be there.
     let schema: Schema = reader.fetch_schema().await.map_err(broken)?.with_metadata(HashMap::new());
@@ -166,35 +164,49 @@ pub(crate) fn changed(file: &ListedFile) -> EngineError {
         .with("file", &file.shown)
 }
 
-fn read_error(file: &ListedFile, error: &object_store::Error) -> EngineError {
+/// An error that says nothing about the file's content.
+fn passing(file: &ListedFile, error: &(dyn Error + 'static)) -> Option<EngineError> {
     if find_changed(error).is_some() {
-        return changed(file);
+        return Some(changed(file));
     }
-    if let Some(unavailable) = find::<EngineError>(error) {
-        return unavailable.clone();
+    find::<EngineError>(error).cloned().or_else(|| find_exhausted(error))
+}
+
+fn read_error(file: &ListedFile, error: &object_store::Error) -> EngineError {
+    if let Some(told) = passing(file, error) {
+        return told;
     }
-    let why = std::iter::successors(std::error::Error::source(error), |e| e.source())
+    let why = std::iter::successors(error.source(), |&e| e.source())
         .find_map(|e| e.downcast_ref::<std::io::Error>())
         .map_or_else(|| "the storage failed".to_owned(), |e| e.kind().to_string());
     EngineError::new(Reason::FileUnreadable, format!("`{}` can't be read: {why}", file.shown)).with("file", &file.shown)
 }
 
 /// The [`SnapshotChanged`] among an error's causes, if there is one.
-pub fn find_changed<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a SnapshotChanged> {
+pub fn find_changed<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a SnapshotChanged> {
     find(error)
 }
 
+/// What is told of an I/O error among an error's causes, where the system has run out of something.
+pub fn find_exhausted(error: &(dyn Error + 'static)) -> Option<EngineError> {
+    causes(error).filter_map(|e| e.downcast_ref::<std::io::Error>()).find_map(EngineError::exhausted)
+}
+
 /// The error of this type among an error's causes, if there is one.
-pub fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
-    let mut cause = Some(error);
-    while let Some(e) = cause {
-        if let Some(found) = e.downcast_ref::<T>() {
-            return Some(found);
+pub fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    causes(error).find_map(|e| e.downcast_ref::<T>())
+}
+
+/// An error, what caused it, what caused that, and so on.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&e| {
+        if let Some(shared) = e.downcast_ref::<Arc<DataFusionError>>() {
+            return Some(shared.as_ref());
         }
-        cause = match e.downcast_ref::<Arc<datafusion::error::DataFusionError>>() {
-            Some(shared) => Some(shared.as_ref()),
+        // An I/O error that wraps another passes that over when it is asked for its source.
+        match e.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
             None => e.source(),
-        };
-    }
-    None
+        }
+    })
 }

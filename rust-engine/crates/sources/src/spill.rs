@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::basic::Compression;
@@ -74,10 +75,14 @@ struct State {
     /// Files that were decoded before, and those that can't be spilled.
     decoded: IndexMap<SpillKey, ()>,
     hopeless: HashSet<SpillKey>,
+    /// Until when none is begun.
+    pause: Option<Instant>,
 }
 
 /// How many files are remembered to have been decoded, or not to fit.
 const REMEMBERED: usize = 10_000;
+/// How long none is begun after the disk was full.
+const PAUSE: Duration = Duration::from_secs(10);
 
 impl Spills {
     /// Spills of at most `capacity` bytes in a scratch folder; none without one.
@@ -126,6 +131,9 @@ impl Spills {
         if state.hopeless.contains(&key) || state.spills.contains_key(&key) {
             return None;
         }
+        if state.pause.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
         let again = state.decoded.insert(key, ()).is_some();
         if state.decoded.len() > REMEMBERED {
             state.decoded.shift_remove_index(0);
@@ -165,6 +173,11 @@ impl Spills {
         state.hopeless.insert(key);
     }
 
+    /// Begins none for a while: the disk is full, or no file can be opened.
+    pub(crate) fn pause(&self) {
+        self.state().pause = Some(Instant::now() + PAUSE);
+    }
+
     /// Lets the oldest go until there is room for another one.
     fn make_room(&self, bytes: u64) {
         let mut gone = Vec::new();
@@ -202,7 +215,7 @@ impl Write for Counted {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if self.written + bytes.len() as u64 > self.most {
             return Err(std::io::Error::new(
-                std::io::ErrorKind::StorageFull,
+                std::io::ErrorKind::FileTooLarge,
                 "a spill takes half of what all may at most",
             ));
         }

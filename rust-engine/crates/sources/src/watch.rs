@@ -9,10 +9,12 @@
 //! What inotify can't see is polled at [`POLL`]: symbolic links (their targets lie elsewhere), hard links (written
 //! under another name), and file systems on which others than this machine write. What makes no event even on a
 //! watched file system, above all writes through a memory map, is found by the listing every [`SAFETY`].
+//! What is mounted over a source folder, or unmounted, is noticed within [`TURN`] ([`mounts`]), and watched anew.
 //! Nobody can notice a change that leaves size, inode and both times of a file as they were: programs can't make one,
 //! a clock that is set back between two writes to the same file can.
 
 mod lister;
+mod mounts;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -28,6 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::listing::settle::TICK;
 use crate::listing::{FileSystems, Root};
 use lister::{Lister, Tables};
+use mounts::Mounts;
 
 /// How often what inotify can't see is listed, where a listing is quick.
 pub const POLL: Duration = Duration::from_millis(50);
@@ -136,7 +139,9 @@ impl Watcher {
         let polls = polls.collect();
         let thread = Thread {
             shared: Arc::clone(&shared),
-            lister: Lister::start(Arc::clone(&roots), systems),
+            lister: Lister::start(Arc::clone(&roots), Arc::clone(&systems)),
+            mounts: Mounts::of(&roots),
+            systems,
             roots,
             inotify: None,
             signals: signals.clone(),
@@ -163,6 +168,8 @@ impl Watcher {
 struct Thread {
     shared: Arc<Shared>,
     lister: Lister,
+    mounts: Mounts,
+    systems: Arc<FileSystems>,
     roots: Arc<[Root]>,
     inotify: Option<INotifyWatcher>,
     signals: Sender<Signal>,
@@ -202,6 +209,12 @@ impl Thread {
             }
             if Arc::strong_count(&self.shared) == 1 {
                 return;
+            }
+            if self.mounts.changed(&self.roots) {
+                // Watches stay with what was there before.
+                self.systems.refresh();
+                (self.inotify, try_at) = (None, Instant::now());
+                plan.change();
             }
             if !plan.changed {
                 self.shared.state().verified = Instant::now();

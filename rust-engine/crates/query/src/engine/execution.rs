@@ -1,6 +1,7 @@
 //! A question under way: its parts, one after the other, until the last one or the deadline.
 
 use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::MemoryReservation;
 use futures::{Stream, StreamExt};
 use quern_core::{EngineError, Reason, Result};
 use tokio::sync::OwnedSemaphorePermit;
@@ -13,6 +14,7 @@ use crate::allow::Findings;
 use crate::errors;
 use crate::format::{Encoded, Envelope, Part};
 use crate::pins::Pins;
+use crate::pressure::Entered;
 
 /// A statement under way. Dropping it stops the query within a batch.
 pub struct Execution {
@@ -30,6 +32,9 @@ pub(super) struct Running {
     pub(super) deadline: Instant,
     /// Ends with the encoding.
     pub(super) span: Span,
+    pub(super) entered: Entered,
+    /// Counts what the plan's batches take.
+    pub(super) _on_their_way: Option<MemoryReservation>,
     pub(super) _stops_on_drop: DropGuard,
     pub(super) _permit: OwnedSemaphorePermit,
 }
@@ -60,7 +65,12 @@ impl Running {
         if Instant::now() >= self.deadline {
             return Err(timed_out());
         }
-        let error = match tokio::time::timeout_at(self.deadline, self.encoded.next()).await {
+        let part = tokio::select! {
+            biased;
+            error = self.entered.given_up() => return Err(error),
+            part = tokio::time::timeout_at(self.deadline, self.encoded.next()) => part,
+        };
+        let error = match part {
             Err(_) => return Err(timed_out()),
             Ok(Some(Ok(part))) => {
                 if let Part::Receipt(receipt) = &part {

@@ -6,11 +6,25 @@ use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
-/// The most bytes of text that one call on one batch may make.
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// The most that one call on one batch may make.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    /// Bytes of text.
+    bytes: u64,
+    /// Elements of lists.
+    elements: u64,
+}
 
-/// The most list elements that one call on one batch may make.
-const MAX_ELEMENTS: u64 = 10_000_000;
+impl Most {
+    /// A share of a query's memory, and at most what nobody misses.
+    pub(crate) fn of(query_memory: usize) -> Self {
+        const MAX_BYTES: u64 = 64 * 1024 * 1024;
+        const MAX_ELEMENTS: u64 = 10_000_000;
+        const SHARE: u64 = 64;
+        let share = query_memory as u64 / SHARE;
+        Self { bytes: MAX_BYTES.min(share), elements: MAX_ELEMENTS.min(share / size_of::<u64>() as u64) }
+    }
+}
 
 /// How a function's output is measured from its arguments.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +39,8 @@ pub(crate) enum Cap {
     Series,
     /// The second argument, in elements.
     Elements,
+    /// The first argument, as often as the second says.
+    Copies,
     /// Bytes of all arguments together.
     Concat,
 }
@@ -41,22 +57,26 @@ pub(crate) const CAPS: &[(&str, Cap)] = &[
     ("range", Cap::Series),
     ("generate_series", Cap::Series),
     ("gen_series", Cap::Series),
-    ("array_repeat", Cap::Elements),
-    ("list_repeat", Cap::Elements),
+    ("array_repeat", Cap::Copies),
+    ("list_repeat", Cap::Copies),
     ("array_resize", Cap::Elements),
     ("list_resize", Cap::Elements),
 ];
 
 impl Cap {
     /// What the call would make, the cap and the unit, if it is too much.
-    pub(crate) fn exceeded(self, args: &ScalarFunctionArgs) -> Result<Option<(u64, u64, &'static str)>> {
+    pub(crate) fn exceeded(self, args: &ScalarFunctionArgs, most: Most) -> Result<Option<(u64, u64, &'static str)>> {
         let (wanted, cap, unit) = match self {
-            Cap::Repeat => (product(args, 0, 1)?, MAX_BYTES, "bytes"),
-            Cap::Pad => (total(args, 1)?.saturating_mul(4), MAX_BYTES * 4, "bytes"),
-            Cap::Replace => (replaced(args)?, MAX_BYTES * 4, "bytes"),
-            Cap::Concat => (joined(args)?, MAX_BYTES * 4, "bytes"),
-            Cap::Series => (series(args)?, MAX_ELEMENTS, "elements"),
-            Cap::Elements => (total(args, 1)?, MAX_ELEMENTS, "elements"),
+            Cap::Repeat => (product(args, 0, 1)?, most.bytes, "bytes"),
+            Cap::Pad => (total(args, 1)?.saturating_mul(4), most.bytes * 4, "bytes"),
+            Cap::Replace => (replaced(args)?, most.bytes * 4, "bytes"),
+            Cap::Concat => (joined(args)?, most.bytes * 4, "bytes"),
+            Cap::Series => (series(args)?, most.elements, "elements"),
+            Cap::Elements => (total(args, 1)?, most.elements, "elements"),
+            Cap::Copies => match total(args, 1)? {
+                elements if elements > most.elements => (elements, most.elements, "elements"),
+                _ => (product(args, 0, 1)?, most.bytes, "bytes"),
+            },
         };
         Ok((wanted > cap).then_some((wanted, cap, unit)))
     }
@@ -93,7 +113,7 @@ fn positive(values: &Int64Array, index: usize) -> u64 {
     if values.is_null(at) { 0 } else { u64::try_from(values.value(at)).unwrap_or(0) }
 }
 
-/// The length in bytes of a text value; other types count as nothing.
+/// The length in bytes of a text value, about that of a list; other types count as nothing.
 fn text_len(array: &dyn Array, index: usize) -> u64 {
     let at = row(index, array);
     if array.len() <= at || array.is_null(at) {
@@ -103,6 +123,9 @@ fn text_len(array: &dyn Array, index: usize) -> u64 {
         DataType::Utf8 => array.as_string::<i32>().value_length(at) as usize,
         DataType::LargeUtf8 => array.as_string::<i64>().value(at).len(),
         DataType::Utf8View => array.as_string_view().value(at).len(),
+        DataType::List(_) | DataType::LargeList(_) => {
+            array.to_data().get_slice_memory_size().unwrap_or_default() / array.len()
+        }
         _ => 0,
     };
     len as u64

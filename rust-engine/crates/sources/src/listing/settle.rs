@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Longer than the longest tick (100 Hz).
@@ -21,7 +22,10 @@ const MULTIGRAIN: &[&str] = &["ext4", "xfs", "btrfs", "tmpfs"];
 
 /// What is known of this machine's file systems, by device. A device that is not known is trusted with nothing.
 #[derive(Debug, Default)]
-pub struct FileSystems {
+pub struct FileSystems(RwLock<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
     fine: HashSet<u64>,
     watchable: HashSet<u64>,
 }
@@ -29,6 +33,36 @@ pub struct FileSystems {
 impl FileSystems {
     /// Reads the kernel's version and its table of mounts.
     pub fn detect() -> Self {
+        Self(RwLock::new(Known::read()))
+    }
+
+    /// Reads them again.
+    pub(crate) fn refresh(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Known::read();
+    }
+
+    fn known(&self, holds: impl FnOnce(&Known) -> bool) -> bool {
+        holds(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether inotify reports all changes on a file's device.
+    pub(crate) fn watchable(&self, metadata: &Metadata) -> bool {
+        self.known(|known| known.watchable.contains(&metadata.dev()))
+    }
+
+    /// Whether a change after `now`, when `metadata` was taken, would surely show.
+    pub(crate) fn settled(&self, metadata: &Metadata, now: SystemTime) -> bool {
+        if self.known(|known| known.fine.contains(&metadata.dev())) {
+            return true;
+        }
+        let seconds = u64::try_from(metadata.ctime()).unwrap_or_default();
+        let changed = UNIX_EPOCH + Duration::new(seconds, u32::try_from(metadata.ctime_nsec()).unwrap_or_default());
+        now.duration_since(changed).is_ok_and(|age| age >= TICK)
+    }
+}
+
+impl Known {
+    fn read() -> Self {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         Self::parse(&release, &mounts)
@@ -47,21 +81,6 @@ impl FileSystems {
             }
         }
         found
-    }
-
-    /// Whether inotify reports all changes on a file's device.
-    pub(crate) fn watchable(&self, metadata: &Metadata) -> bool {
-        self.watchable.contains(&metadata.dev())
-    }
-
-    /// Whether a change after `now`, when `metadata` was taken, would surely show.
-    pub(crate) fn settled(&self, metadata: &Metadata, now: SystemTime) -> bool {
-        if self.fine.contains(&metadata.dev()) {
-            return true;
-        }
-        let seconds = u64::try_from(metadata.ctime()).unwrap_or_default();
-        let changed = UNIX_EPOCH + Duration::new(seconds, u32::try_from(metadata.ctime_nsec()).unwrap_or_default());
-        now.duration_since(changed).is_ok_and(|age| age >= TICK)
     }
 }
 
@@ -92,11 +111,11 @@ mod tests {
 
     #[test]
     fn kernels_and_file_systems_are_told_apart() {
-        let new = FileSystems::parse("6.18.44-x", MOUNTS);
+        let new = Known::parse("6.18.44-x", MOUNTS);
         assert_eq!((new.fine.len(), new.watchable.len()), (1, 2));
-        let old = FileSystems::parse("6.1.0", MOUNTS);
+        let old = Known::parse("6.1.0", MOUNTS);
         assert_eq!((old.fine.len(), old.watchable.len()), (0, 2));
-        assert!(FileSystems::parse("", "").watchable.is_empty());
+        assert!(Known::parse("", "").watchable.is_empty());
     }
 
     #[test]

@@ -74,7 +74,9 @@ impl<'a> Notes<'a> {
 pub(super) fn root_entries(root: &Path, notes: &mut Notes<'_>) -> Result<Vec<RootEntry>, EngineError> {
     let mut entries = Vec::new();
     for child in sorted_children(root).map_err(|e| {
-        EngineError::new(Reason::FileUnreadable, format!("the source folder can't be listed: {}", cause(&e)))
+        let unreadable =
+            || EngineError::new(Reason::FileUnreadable, format!("the source folder can't be listed: {}", cause(&e)));
+        EngineError::exhausted(&e).unwrap_or_else(unreadable)
     })? {
         let path = child.path.clone();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -289,7 +291,8 @@ fn broken_link(path: &Path, error: &io::Error) -> Option<String> {
 }
 
 fn unreadable(shown: &str, error: &io::Error) -> EngineError {
-    EngineError::new(Reason::FileUnreadable, format!("`{shown}` can't be read: {}", cause(error))).with("file", shown)
+    let unreadable = || EngineError::new(Reason::FileUnreadable, format!("`{shown}` can't be read: {}", cause(error)));
+    EngineError::exhausted(error).unwrap_or_else(unreadable).with("file", shown)
 }
 
 /// The error's kind in plain words, without paths.

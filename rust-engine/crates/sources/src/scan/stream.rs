@@ -16,6 +16,7 @@ use super::Source;
 use super::file::whole;
 use crate::decode::{Decoder, FileDecoding};
 use crate::hot::BLOCK_ROWS;
+use crate::inspect::find_exhausted;
 use crate::spill::SpillKey;
 use crate::store::object_path;
 
@@ -79,13 +80,18 @@ fn without_views(schema: &Schema) -> Schema {
     Schema::new(schema.fields().iter().map(plain).collect::<Vec<_>>())
 }
 
-/// Writes a text file as Parquet, for whoever reads it next, and gives up on it where that fails. `permit` is from
+/// Writes a text file as Parquet, for whoever reads it next. Where that fails for want of room it is tried again later; where
+/// it fails otherwise, never. `permit` is from
 /// [`crate::spill::Spills::wants`].
 pub(super) async fn spill(source: Arc<Source>, number: usize, key: SpillKey, permit: OwnedSemaphorePermit) {
     let spills = Arc::clone(source.caches.hot.spills());
     if let Err(error) = write(&source, number, key).await {
         tracing::debug!(%error, "a text file was not spilled");
-        spills.give_up(key);
+        if find_exhausted(&error).is_some() {
+            spills.pause();
+        } else {
+            spills.give_up(key);
+        }
     }
     drop(permit);
 }
