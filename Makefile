@@ -12,7 +12,7 @@ FUZZTIME ?= 10000x
 SCALE ?= 0.01
 
 .DEFAULT_GOAL := help
-.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e soak image-binaries test-containers test-chart test-differential fuzz bench lint fmt gen clean
+.PHONY: help run build build-edge build-engine test test-rust test-go test-e2e soak image-binaries test-containers test-chart test-k8s test-differential fuzz bench lint fmt gen clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,11 +58,15 @@ image-binaries: build-engine ## Fill bin/image: stripped binaries and bills of m
 
 test-containers: image-binaries ## Build the images, bring docker-compose.yml up and test it; needs Docker, or root on Debian
 	@.ci/need go python3
-	QUERN_TEST_CONTAINERS=1 go test -count=1 -v -timeout 40m ./go-api/test/containers/
+	QUERN_TEST_CONTAINERS=$(or $(QUERN_TEST_CONTAINERS),1) go test -count=1 -v -timeout 40m ./go-api/test/containers/
 
 test-chart: build-edge ## Render the Helm chart with every switch, and check it against the types of Kubernetes; no cluster
 	@.ci/need go
 	go test -count=1 -timeout 10m ./go-api/test/chart/
+
+test-k8s: image-binaries ## Install the chart in a Kubernetes built for it, roll, kill and drain; needs root on Linux
+	@.ci/need go python3
+	QUERN_TEST_KUBERNETES=$(or $(QUERN_TEST_KUBERNETES),1) go test -count=1 -v -timeout 60m -run '^TestKubernetes$$' ./go-api/test/containers/
 
 test-differential: build ## Every vega-datasets table and TPC-H query against DuckDB
 	@.ci/need go npm python3

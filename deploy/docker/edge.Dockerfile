@@ -42,5 +42,7 @@ RUN --mount=type=cache,target=/root/.cache/go-build \
     && cyclonedx-gomod bin -json -output /out/quern.cdx.json /out/quern
 
 FROM runtime
+# Whom to trust when a bucket, a cache or a collector is called by TLS; the base has nobody.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/quern.cdx.json /usr/share/doc/quern/sbom.cdx.json
 COPY --from=build /out/quern /usr/bin/quern

@@ -44,6 +44,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     && cp crates/server/quern-engine_bin.cdx.json /out/quern-engine.cdx.json
 
 FROM runtime
+# Whom to trust when a bucket, a cache or a collector is called by TLS; the base has nobody.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build --chown=65532:65532 /out/scratch /scratch
 COPY --from=build /out/quern-engine.cdx.json /usr/share/doc/quern-engine/sbom.cdx.json
 COPY --from=build /out/quern-engine /usr/bin/quern-engine

@@ -89,11 +89,7 @@ func TestPods(t *testing.T) {
 // knownVariables are those that the edge's reference page and the engine's configuration have.
 func knownVariables(t *testing.T) map[string]map[string]bool {
 	t.Helper()
-	known := map[string]map[string]bool{
-		// It comes with the edge's drain.
-		"edge":   {"QUERN_DRAIN_DELAY": true},
-		"engine": {},
-	}
+	known := map[string]map[string]bool{"edge": {}, "engine": {}}
 	for container, source := range map[string]struct{ file, pattern string }{
 		"edge":   {"docs/reference/configuration.md", "`(QUERN_[A-Z_]+)`"},
 		"engine": {"rust-engine/crates/server/src/config.rs", `env = "(QUERN_[A-Z_]+)"`},

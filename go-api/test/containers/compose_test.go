@@ -36,10 +36,11 @@ type fleet struct {
 
 // TestContainers goes through the life of a fleet; each step leaves it up for the next.
 func TestContainers(t *testing.T) {
-	if os.Getenv("QUERN_TEST_CONTAINERS") != "1" {
+	mode := os.Getenv("QUERN_TEST_CONTAINERS")
+	if mode == "" {
 		t.Skip("containers are tested by `make test-containers`, with QUERN_TEST_CONTAINERS=1")
 	}
-	d := openDocker(t)
+	d := openDocker(t, mode)
 	images := buildImages(t, d)
 	t.Run("Images", func(t *testing.T) { images.check(t, d) })
 	t.Run("Overlays", func(t *testing.T) { checkOverlays(t, d) })

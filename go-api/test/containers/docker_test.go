@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,25 +32,42 @@ type docker struct {
 	images []string
 }
 
-// openDocker finds or starts a Docker engine. The test's end removes what was made.
-func openDocker(t *testing.T) *docker {
+// ifPossible is the value of a test's variable with which it skips where no Docker engine can be had; with 1 it fails there.
+const ifPossible = "if-possible"
+
+// openDocker finds or starts a Docker engine. The test's end removes what was made. The test is asked for by mode.
+func openDocker(t *testing.T, mode string) *docker {
 	t.Helper()
 	d := &docker{root: harness.Root(t), env: os.Environ()}
-	client := d.run(t, ".ci/debian", "docker", "bin/docker", "docker.io")
+	client, err := d.try(t.Context(), ".ci/debian", "docker", "bin/docker", "docker.io")
+	if err != nil {
+		lacks(t, mode, fmt.Errorf("%w: %s", err, client))
+	}
 	d.env = append(d.env, "PATH="+filepath.Dir(client)+":"+os.Getenv("PATH"))
 	t.Setenv("PATH", filepath.Dir(client)+":"+os.Getenv("PATH"))
 	if _, err := d.try(t.Context(), "docker", "version"); err != nil {
-		d.start(t)
+		if err := d.start(t); err != nil {
+			lacks(t, mode, err)
+		}
 	}
 	t.Cleanup(func() { d.removeImages(t) })
 	return d
 }
 
+// lacks ends a test that can't be had on this machine: it fails where it was asked for, and is skipped where only if possible.
+func lacks(t *testing.T, mode string, why error) {
+	t.Helper()
+	if mode == ifPossible {
+		t.Skipf("it can't be had here: %v", why)
+	}
+	t.Fatal(why)
+}
+
 // start runs Debian's dockerd in a folder that goes with the test.
-func (d *docker) start(t *testing.T) {
+func (d *docker) start(t *testing.T) error {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Fatal("no Docker engine runs here, and only root can start one")
+		return errors.New("none runs here, and only root can start one")
 	}
 	// The test fails where something is left that can't be removed.
 	folder := t.TempDir()
@@ -74,24 +93,26 @@ func (d *docker) start(t *testing.T) {
 		_ = logs.Close()
 	})
 	d.env = append(d.env, "DOCKER_HOST=unix://"+folder+"/docker.sock")
-	harness.Eventually(t, startLimit, "the Docker engine answers", func() bool {
+	for deadline := time.Now().Add(startLimit); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if _, err := d.try(t.Context(), "docker", "version"); err == nil {
+			return nil
+		}
 		select {
 		case err := <-ended:
 			ended <- err
 			text, _ := os.ReadFile(logs.Name())
-			t.Fatalf("dockerd ended: %v\n%s", err, text)
+			return fmt.Errorf("dockerd ended: %w\n%s", err, text)
 		default:
 		}
-		_, err := d.try(t.Context(), "docker", "version")
-		return err == nil
-	})
+	}
+	return fmt.Errorf("dockerd did not answer within %s", startLimit)
 }
 
 // try runs a command at the repository's root and returns what it printed, without the last line's end.
 func (d *docker) try(ctx context.Context, name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandLimit)
 	defer cancel()
-	if strings.Contains(name, "/") {
+	if strings.Contains(name, "/") && !filepath.IsAbs(name) {
 		name = filepath.Join(d.root, name)
 	}
 	command := exec.CommandContext(ctx, name, args...)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,7 +25,9 @@ const loadSQL = "SELECT sum(n) AS n FROM numbers"
 
 // load asks the proxy over REST and gRPC, half of it past the cache, until it is stopped.
 type load struct {
-	want            string
+	want string
+	// pause is how long each of ten askers waits between its requests; none by default.
+	pause           time.Duration
 	stop            context.CancelFunc
 	done            sync.WaitGroup
 	answered, calls atomic.Int64
@@ -37,8 +40,14 @@ type load struct {
 // startLoad asks for the numbers, which must not change meanwhile.
 func (f *fleet) startLoad(t *testing.T, by int) *load {
 	t.Helper()
+	return f.startPacedLoad(t, by, 0)
+}
+
+// startPacedLoad is startLoad with ten askers that wait between their requests.
+func (f *fleet) startPacedLoad(t *testing.T, by int, pause time.Duration) *load {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	l := &load{want: fmt.Sprintf("n\r\n%d\r\n", sumOf(by)), stop: stop}
+	l := &load{want: fmt.Sprintf("n\r\n%d\r\n", sumOf(by)), pause: pause, stop: stop}
 	t.Cleanup(stop)
 	for worker := range 8 {
 		l.done.Go(func() { l.rest(ctx, f.proxy.URL, worker%2 == 0) })
@@ -53,13 +62,16 @@ func (l *load) rest(ctx context.Context, base string, kept bool) {
 	client := &http.Client{Transport: &http.Transport{}, Timeout: startLimit}
 	defer client.CloseIdleConnections()
 	for ctx.Err() == nil {
-		// A request that is under way when the load ends ends by itself.
-		request, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodGet,
-			base+"/v1/query?format=csv&sql=SELECT+sum(n)+AS+n+FROM+numbers", http.NoBody)
+		time.Sleep(l.pause)
+		// A request that is under way when the load ends ends by itself. Go's client would ask a GET again by itself where its
+		// connection ends; a POST with a body it does not.
+		request, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, base+"/v1/query",
+			io.NopCloser(strings.NewReader(`{"format": "csv", "sql": "`+loadSQL+`"}`)))
 		if err != nil {
 			l.note("", err)
 			return
 		}
+		request.Header.Set("Content-Type", "application/json")
 		if !kept {
 			request.Header.Set("Cache-Control", "no-store")
 		}
@@ -90,6 +102,7 @@ func (l *load) grpc(ctx context.Context, address string, kept bool) {
 	defer func() { _ = conn.Close() }()
 	client := quernv1.NewQueryServiceClient(conn)
 	for ctx.Err() == nil {
+		time.Sleep(l.pause)
 		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
 		if !kept {
 			call = metadata.AppendToOutgoingContext(call, "cache-control", "no-store")

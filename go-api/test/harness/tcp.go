@@ -96,6 +96,7 @@ func (e *TCPEngine) Wait(t testing.TB) error {
 		return nil
 	}
 }
+
 // wait waits for its end.
 func (e *TCPEngine) wait() { e.done <- <-e.done }
 
