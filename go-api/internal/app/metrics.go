@@ -164,7 +164,7 @@ func (m *metrics) watchShared(answers *cache.Cache, shared *sharedcache.Redis) {
 	})
 }
 
-// engineMetrics shows the engine's own metrics beside the edge's. Where the engine can't be reached there are none.
+// engineMetrics shows the engines' own metrics beside the edge's. Of engines that can't be reached there are none.
 type engineMetrics struct{ client *engine.Client }
 
 // Describe implements prometheus.Collector. It tells of no metric: which there are is the engine's business.
@@ -174,23 +174,36 @@ func (engineMetrics) Describe(chan<- *prometheus.Desc) {}
 func (e engineMetrics) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), engineMetricsLimit)
 	defer cancel()
-	metrics, err := e.client.Metrics(ctx)
+	engines, err := e.client.Metrics(ctx)
 	if err != nil {
 		return
 	}
-	for _, metric := range metrics {
-		kind := prometheus.GaugeValue
-		if metric.GetKind() == enginev1.MetricKind_METRIC_KIND_COUNTER {
-			kind = prometheus.CounterValue
-		}
-		var names, values []string
-		for _, label := range metric.GetLabels() {
-			names, values = append(names, label.GetName()), append(values, label.GetValue())
-		}
-		desc := prometheus.NewDesc(metric.GetName(), metric.GetHelp(), names, nil)
-		value, err := prometheus.NewConstMetric(desc, kind, metric.GetValue(), values...)
-		if err == nil {
-			out <- value
+	for address, metrics := range engines {
+		for _, metric := range metrics {
+			if shown := constMetric(metric, address); shown != nil {
+				out <- shown
+			}
 		}
 	}
+}
+
+// constMetric returns a metric of an engine, with its address as a label where it has one; nil where it is none.
+func constMetric(metric *enginev1.Metric, address string) prometheus.Metric {
+	kind := prometheus.GaugeValue
+	if metric.GetKind() == enginev1.MetricKind_METRIC_KIND_COUNTER {
+		kind = prometheus.CounterValue
+	}
+	var names, values []string
+	if address != "" {
+		names, values = append(names, "engine"), append(values, address)
+	}
+	for _, label := range metric.GetLabels() {
+		names, values = append(names, label.GetName()), append(values, label.GetValue())
+	}
+	desc := prometheus.NewDesc(metric.GetName(), metric.GetHelp(), names, nil)
+	shown, err := prometheus.NewConstMetric(desc, kind, metric.GetValue(), values...)
+	if err != nil {
+		return nil
+	}
+	return shown
 }

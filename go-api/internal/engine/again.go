@@ -4,9 +4,9 @@ import (
 	"context"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/quern-data/quern/go-api/internal/apierr"
@@ -32,10 +32,17 @@ func again[T any](ctx context.Context, c *Client, call func(context.Context) (T,
 			return none, err
 		}
 		telemetry.Logger(ctx).InfoContext(ctx, "retrying a call of which nothing was sent", "error", err)
-		if status.Code(err) == codes.Unavailable && !path.others {
-			time.Sleep(settleDelay)
+		if status.Code(err) == codes.Unavailable && len(path.members) <= 1 {
+			c.settle(ctx)
 		}
 	}
+}
+
+// settle lets the transport notice that the connection of a call that failed is dead, before its state is asked.
+func (c *Client) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleMost)
+	defer cancel()
+	c.conn.WaitForStateChange(ctx, connectivity.Ready)
 }
 
 // retryable says whether another try can succeed, and notes on the call's path where.
@@ -48,7 +55,7 @@ func retryable(err error, path *trail) bool {
 		// would double it.
 		return why != string(apierr.EngineUnavailable) && why != reasonSourceUnavailable
 	case codes.ResourceExhausted:
-		return why == reasonTooManyQueries && path.others
+		return why == reasonTooManyQueries && len(path.members) > 1
 	case codes.Aborted:
 		// The engine that has seen the change knows the new snapshot.
 		path.same = true
@@ -61,8 +68,8 @@ func retryable(err error, path *trail) bool {
 // trail is where a call went before, for the next try.
 type trail struct {
 	last *member
-	// others says that more than one engine served then.
-	others bool
+	// members are the engines that served then.
+	members []*member
 	// same asks for the same engine again.
 	same bool
 }

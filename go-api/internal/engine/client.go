@@ -29,8 +29,10 @@ const (
 	maxMessage   = 64 << 20
 	// reachWait is how long a request waits for an engine that is starting or restarting.
 	reachWait = 5 * time.Second
-	// settleDelay lets the transport notice a dead connection before its state is asked.
+	// settleDelay is the pause before a watch that broke is opened anew.
 	settleDelay = 20 * time.Millisecond
+	// settleMost is how long a dead connection may take to be noticed.
+	settleMost = 100 * time.Millisecond
 	// connectTimeout and connectPause bound how long an engine that is back is not noticed: a first packet that is lost is
 	// sent again after a second.
 	connectTimeout = 2 * time.Second

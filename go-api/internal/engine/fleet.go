@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -22,9 +23,9 @@ import (
 )
 
 const (
-	// fleetPolicy names the load balancing policy of this file: round_robin over the engines that serve, without those that
-	// are silent or fail again and again. grpc-go's outlier_detection can't be used: it takes a caller's mistake for the
-	// engine's failure.
+	// fleetPolicy names the load balancing policy of this file: any of the engines that serve, by chance, without those
+	// that are silent or fail again and again. Turns (round_robin) can fall in step with callers whose requests
+	// take turns too; grpc-go's outlier_detection takes a caller's mistake for the engine's failure.
 	fleetPolicy = "quern_engines"
 	// ejectAfter is how many failures in a row have an engine left out for ejectFor; one more after that does again.
 	ejectAfter = 3
@@ -60,7 +61,7 @@ func (fleetBuilder) Build(cc balancer.ClientConn, options balancer.BuildOptions)
 	return f
 }
 
-// fleet stands between round_robin and the channel.
+// fleet stands between round_robin, which keeps the connections, and the channel.
 type fleet struct {
 	balancer.Balancer
 	balancer.ClientConn
@@ -106,6 +107,9 @@ func (f *fleet) NewSubConn(addresses []resolver.Address, options balancer.NewSub
 		return nil, err
 	}
 	m := &member{SubConn: conn}
+	if len(addresses) > 0 {
+		m.address = addresses[0].Addr
+	}
 	m.done = m.finished
 	return m, nil
 }
@@ -118,11 +122,8 @@ func (f *fleet) UpdateState(state balancer.State) {
 	f.ClientConn.UpdateState(state)
 }
 
-// picker takes the members in turn.
-type picker struct {
-	members []*member
-	next    atomic.Uint32
-}
+// picker chooses among the members that serve.
+type picker struct{ members []*member }
 
 // newPicker takes the members that serve from round_robin's own picker.
 func newPicker(inner balancer.Picker) balancer.Picker {
@@ -146,7 +147,6 @@ func newPicker(inner balancer.Picker) balancer.Picker {
 			m.GetOrBuildProducer(prober{m})
 		}
 	}
-	p.next.Store(rand.Uint32()) //nolint:gosec // edges that start together should not all begin with the same engine
 	return p
 }
 
@@ -155,41 +155,41 @@ func (p *picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	path := trailOf(info.Ctx)
 	m := p.choose(path)
 	if path != nil {
-		path.last, path.others = m, len(p.members) > 1
+		path.last, path.members = m, p.members
 	}
 	return balancer.PickResult{SubConn: m.SubConn, Done: m.done}, nil
 }
 
-// choose returns the next member that is not left out, another one than a call went to before where there is one. When
-// all are left out, none is.
+// choose returns a member that is not left out, another one than a call went to before where there is one. When all are
+// left out, none is.
 func (p *picker) choose(path *trail) *member {
-	count := uint32(len(p.members)) //nolint:gosec // few
-	turn := p.next.Add(1)
+	count := len(p.members)
 	if count == 1 {
 		return p.members[0]
 	}
+	if path != nil && path.same && path.lastIn(p.members) {
+		return path.last
+	}
 	var before *member
+	start := rand.IntN(count) //nolint:gosec // no secret
 	for i := range count {
-		m := p.members[(turn+i)%count]
+		m := p.members[(start+i)%count]
 		switch {
 		case m.out():
-		case path != nil && path.same && path.last != m && path.lastIn(p.members):
-		case path != nil && !path.same && path.last == m:
+		case path != nil && path.last == m && !path.same:
 			before = m
 		default:
 			return m
 		}
 	}
-	if before != nil {
-		return before
-	}
-	return p.members[turn%count]
+	return cmp.Or(before, p.members[start])
 }
 
 // member is one engine, for as long as its address is known.
 type member struct {
 	balancer.SubConn
 
+	address string
 	// done is finished, made once: calls are many.
 	done func(balancer.DoneInfo)
 	// alone says that no other engine serves: there is no point in leaving this one out.

@@ -128,11 +128,11 @@ func TestWhatSpeaksOfNoEngine(t *testing.T) {
 		a, b := double(t, "a", failure), double(t, "b", nil)
 		client, _ := dialAll(t, a, b)
 		before := a.Tries()
-		for range 20 {
+		for range 100 {
 			_, _, _ = ask(t.Context(), client, &enginev1.ExecuteRequest{})
 		}
-		if calls := a.Tries() - before; calls < 8 {
-			t.Errorf("%v: called %d times of 20", failure, calls)
+		if calls := a.Tries() - before; calls < 20 {
+			t.Errorf("%v: called %d times of 100", failure, calls)
 		}
 	}
 }

@@ -21,7 +21,8 @@ const pageHead = `# Metrics
 <!-- Rendered from a running edge and engine by a test; change the code, then run: make gen -->
 
 ` + "`GET /metrics`" + ` of the edge answers in the Prometheus text format, the engine's metrics among its own; where the engine can't
-be reached, those that begin with ` + "`quern_engine_`" + ` are missing, but for ` + "`quern_engine_serving`" + `. Those with labels come with the
+be reached, those that begin with ` + "`quern_engine_`" + ` are missing, but for ` + "`quern_engine_serving`" + `. Those of an
+engine that is called over TCP have its address as one more label, ` + "`engine`" + `. Those with labels come with the
 first request that they count, those of the shared level with ` + "`--cache-redis`" + `. The Go runtime's (` + "`go_`" + `) and the process's
 (` + "`process_`" + `) are there too, as Prometheus' client library names them.
 
