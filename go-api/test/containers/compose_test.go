@@ -54,6 +54,7 @@ func TestContainers(t *testing.T) {
 		{"BothEdgesShareTheCache", (*fleet).checkSharedCache},
 		{"NeverStale", func(f *fleet, t *testing.T) { f.runEndToEnd(t, "^TestNeverStale$", f.edges...) }},
 		{"Scenarios", func(f *fleet, t *testing.T) { f.runEndToEnd(t, "^TestScenarios$", f.proxy, f.edges[0]) }},
+		{"Starts", (*fleet).measureStarts},
 		{"EngineKilled", (*fleet).killEngine},
 		{"EdgeDrained", (*fleet).drainEdge},
 		{"HostileClients", (*fleet).checkHostileClients},

@@ -181,6 +181,7 @@ type container struct {
 		Pid       int
 		Running   bool
 		OOMKilled bool
+		StartedAt time.Time
 		ExitCode  int
 		Health    *struct{ Status string }
 	}

@@ -314,9 +314,47 @@ func (d *deployed) loseEngines(t *testing.T) {
 	d.fleet.proxy.WaitReady(t)
 }
 
+// speakTLS has edges and engines trust each other by certificates, and gives them others while they run.
+func (d *deployed) speakTLS(t *testing.T) {
+	authority := harness.NewAuthority(t)
+	give := func() {
+		for component, name := range map[string]string{"edge": release + "-edge." + namespace + ".svc", "engine": release + "-engine." + namespace + ".svc"} {
+			secret := map[string]any{
+				"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+				"metadata": map[string]any{"name": release + "-" + component + "-tls", "namespace": namespace},
+				"data":     authority.Issue(t, name),
+			}
+			text, err := json.Marshal(secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out, err := d.apply(t, string(text)); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		}
+	}
+	give()
+	d.upgradeTo(t, "tls.engine.enabled=true")
+	d.fleet.proxy.WaitReady(t)
+	failed := d.under(t, 8, func() {
+		give()
+		// The files change within the kubelet's period; connections of before stay, so new ones are asked for.
+		time.Sleep(5 * time.Second)
+		d.kubectl(t, "delete", "pod", d.pods(t, "edge")[0])
+		d.kubectl(t, "rollout", "status", "deployment/"+release+"-edge", "--timeout", rolloutLimit)
+	})
+	if failed > 0 {
+		t.Errorf("%d requests failed", failed)
+	}
+	if logs := d.kubectl(t, "logs", "--selector", "app.kubernetes.io/component=engine", "--tail=-1"); !strings.Contains(logs, `"tls":true`) {
+		t.Errorf("the engines don't speak TLS:\n%s", logs)
+	}
+}
+
 // uninstall removes the release, and nothing of it is left.
 func (d *deployed) uninstall(t *testing.T) {
 	d.helm(t, "uninstall", release, "--wait", "--timeout", "2m")
+	d.kubectl(t, "wait", "--for=delete", "pod", "--selector", "app.kubernetes.io/instance="+release, "--timeout", rolloutLimit)
 	left := d.kubectl(t, "get", "all,configmap,secret,networkpolicy,poddisruptionbudget,serviceaccount",
 		"--selector", "app.kubernetes.io/instance="+release, "--output", "name")
 	t.Logf("left: %q", left)

@@ -163,6 +163,7 @@ func TestInKubernetes(t *testing.T) {
 		{"EngineKilled", (*deployed).killEnginePod},
 		{"NodeDrained", (*deployed).drainNode},
 		{"NoEngine", (*deployed).loseEngines},
+		{"MutualTLS", (*deployed).speakTLS},
 		{"Uninstall", (*deployed).uninstall},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { step.run(d, t) }) {
