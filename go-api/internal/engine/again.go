@@ -13,13 +13,17 @@ import (
 	"github.com/quern-data/quern/go-api/internal/telemetry"
 )
 
-// again makes a call, and makes it once more where that can succeed: on another engine, if there is one. Whatever call
-// returns with an error, nobody must have seen anything of.
+// mostTries bounds how often a call is made: one retry, and one more for a call whose second engine goes too, as when engines
+// are replaced one after the other.
+const mostTries = 3
+
+// again makes a call, and makes it again where that can succeed: on another engine, if there is one. Whatever call returns
+// with an error, nobody must have seen anything of.
 func again[T any](ctx context.Context, c *Client, call func(context.Context) (T, error)) (T, error) {
 	var none T
 	path := &trail{}
 	ctx = context.WithValue(ctx, trailKey{}, path)
-	for first := true; ; first = false {
+	for try := 1; ; try++ {
 		if err := c.reach(ctx); err != nil {
 			return none, err
 		}
@@ -28,7 +32,8 @@ func again[T any](ctx context.Context, c *Client, call func(context.Context) (T,
 			c.retries.earn()
 			return answer, nil
 		}
-		if !first || ctx.Err() != nil || !retryable(err, path) || !c.retries.spend() {
+		// Only an engine that went is worth a third try: what else failed twice will again.
+		if try == mostTries || try > 1 && status.Code(err) != codes.Unavailable || ctx.Err() != nil || !retryable(err, path) || !c.retries.spend() {
 			return none, err
 		}
 		telemetry.Logger(ctx).InfoContext(ctx, "retrying a call of which nothing was sent", "error", err)

@@ -354,7 +354,8 @@ type answer struct {
 	goAway http2.ErrCode
 }
 
-// read reads until the connection is closed, the streams are answered, or time is up.
+// read reads until the connection is closed, the streams are answered, or time is up. It writes nothing, no acknowledgement
+// either: another goroutine may be writing.
 func (f *frames) read(streams int, limit time.Duration) answer {
 	got := answer{status: map[uint32]string{}, reset: map[uint32]http2.ErrCode{}}
 	decoder := hpack.NewDecoder(4096, nil)
@@ -377,10 +378,6 @@ func (f *frames) read(streams int, limit time.Duration) answer {
 			got.reset[frame.StreamID] = frame.ErrCode
 		case *http2.GoAwayFrame:
 			got.goAway = frame.ErrCode
-		case *http2.SettingsFrame:
-			if !frame.IsAck() {
-				_ = f.WriteSettingsAck()
-			}
 		}
 	}
 	return got

@@ -274,8 +274,10 @@ func TestNeverStaleWhileEnginesComeAndGo(t *testing.T) {
 	})
 	c.expectNothingWrong(t)
 	for _, edge := range c.edges {
-		if strings.Contains(edge.Log(), `"status":5`) {
-			t.Error("a request failed for want of an engine")
+		for line := range strings.Lines(edge.Log()) {
+			if strings.Contains(line, `"status":5`) {
+				t.Errorf("a request failed for want of an engine: %s", line)
+			}
 		}
 	}
 	t.Logf("an engine ended %d times", rounds)
