@@ -20,8 +20,9 @@ import (
 const (
 	restartFirst = 100 * time.Millisecond
 	restartMost  = 5 * time.Second
-	// steadyAfter is how long an engine must have run for its death to count as the first again.
-	steadyAfter = 30 * time.Second
+	// steadyAfter is how long an engine must have run for its death to count as the first again: as long as the longest pause,
+	// so that an engine which dies now and then serves for most of the time.
+	steadyAfter = restartMost
 	// maxSocketPath is what a Unix socket's address holds on the strictest common system, the final zero included.
 	maxSocketPath = 104
 )

@@ -1,10 +1,12 @@
-//! Arithmetic that fails where DataFusion's would wrap around.
+//! Operators that fail where DataFusion's would wrap around, and functions that would allocate without bound.
 //!
-//! After types are coerced, `+`, `-` and `*` over integers and the minus sign become functions of ours. The names of
-//! result columns stay as they were.
+//! After types are coerced, `+`, `-` and `*` over integers, the minus sign, and `||` over text and bytes become functions
+//! of ours, and the functions that need a cap get one: here, since not all of them are looked up by name; syntax such as
+//! `overlay(… placing …)` brings its own. The names of result columns stay as they were.
 
 use std::sync::Arc;
 
+use arrow::compute::kernels::concat_elements::concat_elements_dyn;
 use arrow::compute::kernels::numeric;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
@@ -20,13 +22,18 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr_common::datum::apply;
 
-/// Puts [`Checked`] in the place of the operators that wrap around.
-#[derive(Debug)]
-pub(crate) struct CheckArithmetic;
+use crate::functions;
 
-impl AnalyzerRule for CheckArithmetic {
+/// Puts [`Checked`] in the place of the operators, and caps on functions.
+#[derive(Debug)]
+pub(crate) struct CheckOperators {
+    /// The memory of one query, in bytes.
+    pub(crate) query_memory: usize,
+}
+
+impl AnalyzerRule for CheckOperators {
     fn name(&self) -> &'static str {
-        "check_arithmetic"
+        "check_operators"
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
@@ -38,7 +45,7 @@ impl AnalyzerRule for CheckArithmetic {
             let names = NamePreserver::new(&node);
             node.map_expressions(|expr| {
                 let name = names.save(&expr);
-                let checked = expr.transform_up(|e| Ok(check(e, &schema)))?;
+                let checked = expr.transform_up(|e| Ok(self.check(e, &schema)))?;
                 Ok(if checked.transformed { checked.update_data(|e| name.restore(e)) } else { checked })
             })?
             .map_data(LogicalPlan::recompute_schema)
@@ -47,22 +54,37 @@ impl AnalyzerRule for CheckArithmetic {
     }
 }
 
-fn check(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match operation(op, &left, &right, schema) {
-            Some(operation) => Transformed::yes(call(operation, vec![*left, *right])),
-            None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
-        },
-        Expr::Negative(inner) => match inner.get_type(schema) {
-            Ok(kind) if kind.is_signed_integer() && !matches!(*inner, Expr::Literal(..)) => {
-                match ScalarValue::new_zero(&kind) {
-                    Ok(zero) => Transformed::yes(call(Operation::Subtract, vec![Expr::Literal(zero, None), *inner])),
-                    Err(_) => Transformed::no(Expr::Negative(inner)),
+impl CheckOperators {
+    fn check(&self, expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+        match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => match operation(op, &left, &right, schema) {
+                Some(operation) => Transformed::yes(self.call(operation, vec![*left, *right])),
+                None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
+            },
+            Expr::Negative(inner) => match inner.get_type(schema) {
+                Ok(kind) if kind.is_signed_integer() && !matches!(*inner, Expr::Literal(..)) => {
+                    match ScalarValue::new_zero(&kind) {
+                        Ok(zero) => {
+                            Transformed::yes(self.call(Operation::Subtract, vec![Expr::Literal(zero, None), *inner]))
+                        }
+                        Err(_) => Transformed::no(Expr::Negative(inner)),
+                    }
                 }
-            }
-            _ => Transformed::no(Expr::Negative(inner)),
-        },
-        other => Transformed::no(other),
+                _ => Transformed::no(Expr::Negative(inner)),
+            },
+            Expr::ScalarFunction(call) => match functions::capped(&call.func, self.query_memory) {
+                Some(func) => Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, ..call })),
+                None => Transformed::no(Expr::ScalarFunction(call)),
+            },
+            other => Transformed::no(other),
+        }
+    }
+
+    fn call(&self, operation: Operation, args: Vec<Expr>) -> Expr {
+        let signature = Signature::any(2, Volatility::Immutable);
+        let func = Arc::new(ScalarUDF::new_from_impl(Checked { operation, signature }));
+        let func = functions::capped(&func, self.query_memory).unwrap_or(func);
+        Expr::ScalarFunction(ScalarFunction { func, args })
     }
 }
 
@@ -71,15 +93,15 @@ fn operation(op: Operator, left: &Expr, right: &Expr, schema: &DFSchema) -> Opti
         Operator::Plus => Operation::Add,
         Operator::Minus => Operation::Subtract,
         Operator::Multiply => Operation::Multiply,
+        Operator::StringConcat => Operation::Concat,
         _ => return None,
     };
     let kind = left.get_type(schema).ok()?;
-    (kind.is_integer() && right.get_type(schema).ok()? == kind).then_some(operation)
-}
-
-fn call(operation: Operation, args: Vec<Expr>) -> Expr {
-    let checked = Checked { operation, signature: Signature::any(2, Volatility::Immutable) };
-    Expr::ScalarFunction(ScalarFunction { func: Arc::new(ScalarUDF::new_from_impl(checked)), args })
+    let takes = match operation {
+        Operation::Concat => kind.is_string() || kind.is_binary(),
+        Operation::Add | Operation::Subtract | Operation::Multiply => kind.is_integer(),
+    };
+    (takes && right.get_type(schema).ok()? == kind).then_some(operation)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,9 +109,10 @@ enum Operation {
     Add,
     Subtract,
     Multiply,
+    Concat,
 }
 
-/// An operator over two integers of one type. Fails on overflow.
+/// An operator over two values of one type. Fails on overflow.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
     operation: Operation,
@@ -102,6 +125,7 @@ impl ScalarUDFImpl for Checked {
             Operation::Add => "add",
             Operation::Subtract => "subtract",
             Operation::Multiply => "multiply",
+            Operation::Concat => "||",
         }
     }
 
@@ -112,18 +136,22 @@ impl ScalarUDFImpl for Checked {
     fn return_type(&self, args: &[DataType]) -> Result<DataType> {
         match args {
             [left, right] if left == right => Ok(left.clone()),
-            _ => plan_err!("`{}` takes two integers of one type", self.name()),
+            _ => plan_err!("`{}` takes two values of one type", self.name()),
         }
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [left, right] = args.args.as_slice() else {
-            return plan_err!("`{}` takes two integers", self.name());
+            return plan_err!("`{}` takes two values", self.name());
         };
         let kernel = match self.operation {
             Operation::Add => numeric::add,
             Operation::Subtract => numeric::sub,
             Operation::Multiply => numeric::mul,
+            Operation::Concat => {
+                let (left, right) = (left.to_array(args.number_rows)?, right.to_array(args.number_rows)?);
+                return Ok(ColumnarValue::Array(concat_elements_dyn(&left, &right)?));
+            }
         };
         apply(left, right, kernel)
     }

@@ -38,6 +38,7 @@ use tracing::{Instrument, Span};
 
 use crate::admission::Admission;
 use crate::allow::{self, Findings};
+use crate::casts;
 use crate::complexity;
 use crate::errors;
 use crate::format::{self, EncodeOptions, Envelope, Format, NumberStyle};
@@ -307,12 +308,15 @@ impl Engine {
         let pins = Pins::of(&tables, false);
         let mut state = self.session(&tables, &pins.store)?;
         state.config_mut().options_mut().execution.target_partitions = partitions;
-        let planning = |e: DataFusionError| errors::planning(sql, &e);
-        let plan = state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await.map_err(planning)?;
-        complexity::check_plan(&plan)?;
-        let plan = params::bind(plan, params)?;
-        let findings = allow::check(&plan)?;
-        let plan = state.create_physical_plan(&plan).await.map_err(|e| errors::execution(&e, &findings))?;
+        let (plan, findings) = match planned_statement(&state, statement, sql, params).await {
+            Err(error) if error.reason == Reason::DuplicateColumn => {
+                let mut statement = parse::parse(sql)?;
+                idents::match_case(&mut statement, &schemas);
+                casts::name_all(&mut statement);
+                planned_statement(&state, statement, sql, params).await.map_err(|_| error)?
+            }
+            planned => planned?,
+        };
         let planned = self.planned(&plan, findings.clone(), tables)?;
         let snapshots = planned.tables.iter().map(|table| table.snapshot.clone()).collect();
         self.plans.put(key, plans::Plan { names, snapshots, plan, findings });
@@ -481,6 +485,22 @@ impl Engine {
 
 fn plan_span() -> Span {
     tracing::trace_span!(target: PART, "plan")
+}
+
+/// The plan of a statement over the state's tables, with what is to be known of it.
+async fn planned_statement(
+    state: &SessionState,
+    statement: Statement,
+    sql: &str,
+    params: &Params,
+) -> Result<(Arc<dyn ExecutionPlan>, Findings)> {
+    let plan = state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await;
+    let plan = plan.map_err(|e| errors::planning(sql, &e))?;
+    complexity::check_plan(&plan)?;
+    let plan = params::bind(plan, params)?;
+    let findings = allow::check(&plan)?;
+    let plan = state.create_physical_plan(&plan).await.map_err(|e| errors::execution(&e, &findings))?;
+    Ok((plan, findings))
 }
 
 async fn physical(plan: &LogicalPlan, state: &SessionState, findings: &Findings) -> Result<Arc<dyn ExecutionPlan>> {

@@ -17,25 +17,32 @@ use datafusion::logical_expr::{
 };
 use quern_core::{EngineError, Reason};
 
+use crate::casts::NamedCast;
 use caps::Cap;
 
 /// Functions that say something about the engine rather than the data.
 const HIDDEN: &[&str] = &["version", "input_file_name"];
 
-/// Takes the hidden functions out and puts caps on the dangerous ones, by the memory of one query.
-pub(crate) fn restrict(mut state: SessionState, query_memory: usize) -> SessionState {
-    let most = caps::Most::of(query_memory);
+/// Takes the hidden functions out, and puts ours in.
+pub(crate) fn restrict(mut state: SessionState) -> SessionState {
     for name in HIDDEN {
         if state.scalar_functions().contains_key(*name) {
             let _ = state.deregister_udf(name);
         }
     }
-    for (name, cap) in caps::CAPS {
-        let Some(inner) = state.scalar_functions().get(*name).cloned() else { continue };
-        let _ = state.register_udf(Arc::new(ScalarUDF::new_from_impl(Capped { inner, cap: *cap, most })));
-    }
+    let _ = state.register_udf(Arc::new(ScalarUDF::new_from_impl(NamedCast::default())));
     let _ = state.register_udaf(Arc::new(AggregateUDF::new_from_impl(sum::CheckedSum::default())));
     state
+}
+
+/// The function with a cap by the memory of one query, if it needs one and has none.
+pub(crate) fn capped(inner: &Arc<ScalarUDF>, query_memory: usize) -> Option<Arc<ScalarUDF>> {
+    let cap = caps::of(inner.name())?;
+    if inner.inner().downcast_ref::<Capped>().is_some() {
+        return None;
+    }
+    let (inner, most) = (Arc::clone(inner), caps::Most::of(query_memory));
+    Some(Arc::new(ScalarUDF::new_from_impl(Capped { inner, cap, most })))
 }
 
 /// A function that first measures what it would allocate.

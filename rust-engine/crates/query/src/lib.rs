@@ -5,6 +5,7 @@
 
 mod admission;
 mod allow;
+mod casts;
 mod checked;
 mod complexity;
 mod engine;

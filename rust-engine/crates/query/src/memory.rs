@@ -8,6 +8,8 @@ use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, resources_err};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr, InListExpr, LikeExpr, Literal};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use quern_sources::Caches;
@@ -91,14 +93,27 @@ pub(crate) fn reserve_batches(plan: &Arc<dyn ExecutionPlan>, pool: &Arc<dyn Memo
     let (mut most, statistics) = (0, StatisticsContext::new());
     plan.apply(|node| {
         let row: usize = node.schema().fields().iter().map(|field| width(field.data_type())).sum();
+        let mut constant = 0;
+        node.apply_expressions(&mut |expr| {
+            constant += constants(expr)?;
+            Ok(TreeNodeRecursion::Continue)
+        })?;
         // A batch that comes in and one that goes out, in each part.
         let batches = 2 * node.output_partitioning().partition_count();
-        if row * BLOCK_ROWS * batches > NARROW {
-            let rows = match statistics.compute(node.as_ref(), &StatisticsArgs::new())?.num_rows {
-                Precision::Exact(rows) => rows.min(BLOCK_ROWS * batches),
-                _ => BLOCK_ROWS * batches,
+        if (row + constant) * BLOCK_ROWS * batches > NARROW {
+            let rows = |of: &Arc<dyn ExecutionPlan>| -> Result<usize> {
+                Ok(match statistics.compute(of.as_ref(), &StatisticsArgs::new())?.num_rows {
+                    Precision::Exact(rows) => rows.min(BLOCK_ROWS * batches),
+                    _ => BLOCK_ROWS * batches,
+                })
             };
-            most = most.max(row * rows);
+            let mut bytes = row * rows(node)?;
+            if constant > 0 {
+                // An aggregate has them for each row that comes in.
+                let inputs = node.children().into_iter().map(rows).collect::<Result<Vec<_>>>()?;
+                bytes += constant * inputs.into_iter().max().unwrap_or(BLOCK_ROWS * batches);
+            }
+            most = most.max(bytes);
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
@@ -111,6 +126,28 @@ pub(crate) fn reserve_batches(plan: &Arc<dyn ExecutionPlan>, pool: &Arc<dyn Memo
 fn width(kind: &DataType) -> usize {
     const VARIABLE: usize = 16;
     kind.primitive_width().unwrap_or(VARIABLE)
+}
+
+/// What the long constants of an expression take for each row: most operators write a constant out for every row of a
+/// batch.
+fn constants(expr: &Arc<dyn PhysicalExpr>) -> Result<usize> {
+    /// What is too short to count, in bytes.
+    const SHORT: usize = 4 << 10;
+    let size = |expr: &Arc<dyn PhysicalExpr>| {
+        expr.downcast_ref::<Literal>().map(|constant| constant.value().size()).filter(|size| *size > SHORT).unwrap_or(0)
+    };
+    let mut row = size(expr);
+    expr.apply(|node| {
+        // Operators and these take a constant as the one value that it is.
+        let once = node.downcast_ref::<InListExpr>().is_some()
+            || node.downcast_ref::<LikeExpr>().is_some()
+            || node.downcast_ref::<BinaryExpr>().is_some();
+        if !once {
+            row += node.children().into_iter().map(size).sum::<usize>();
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(row)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
 
-use crate::checked::CheckArithmetic;
+use crate::checked::CheckOperators;
 use crate::functions;
 use crate::limits::Limits;
 use crate::plans;
@@ -37,8 +37,8 @@ pub(crate) fn template(limits: &Limits) -> SessionState {
     let state = SessionStateBuilder::new()
         .with_config(config)
         .with_default_features()
-        .with_analyzer_rule(Arc::new(CheckArithmetic))
+        .with_analyzer_rule(Arc::new(CheckOperators { query_memory: limits.query_memory }))
         .with_physical_optimizer_rules(plans::rules())
         .build();
-    functions::restrict(state, limits.query_memory)
+    functions::restrict(state)
 }

@@ -43,10 +43,17 @@ pub(crate) enum Cap {
     Copies,
     /// Bytes of all arguments together.
     Concat,
+    /// Bytes of the first argument, a list, and for each element those of the second and the third.
+    Join,
+}
+
+/// The cap of a function, by the name that it has itself.
+pub(crate) fn of(name: &str) -> Option<Cap> {
+    CAPS.iter().find_map(|(capped, cap)| (*capped == name).then_some(*cap))
 }
 
 /// The functions that allocate by a number in their arguments, or multiply their input.
-pub(crate) const CAPS: &[(&str, Cap)] = &[
+const CAPS: &[(&str, Cap)] = &[
     ("repeat", Cap::Repeat),
     ("lpad", Cap::Pad),
     ("rpad", Cap::Pad),
@@ -54,13 +61,15 @@ pub(crate) const CAPS: &[(&str, Cap)] = &[
     ("regexp_replace", Cap::Replace),
     ("concat", Cap::Concat),
     ("concat_ws", Cap::Concat),
+    ("||", Cap::Concat),
+    ("overlay", Cap::Concat),
+    ("encode", Cap::Concat),
+    ("array_concat", Cap::Concat),
+    ("array_to_string", Cap::Join),
     ("range", Cap::Series),
     ("generate_series", Cap::Series),
-    ("gen_series", Cap::Series),
     ("array_repeat", Cap::Copies),
-    ("list_repeat", Cap::Copies),
     ("array_resize", Cap::Elements),
-    ("list_resize", Cap::Elements),
 ];
 
 impl Cap {
@@ -71,6 +80,7 @@ impl Cap {
             Cap::Pad => (total(args, 1)?.saturating_mul(4), most.bytes * 4, "bytes"),
             Cap::Replace => (replaced(args)?, most.bytes * 4, "bytes"),
             Cap::Concat => (joined(args)?, most.bytes * 4, "bytes"),
+            Cap::Join => (list_joined(args)?, most.bytes * 4, "bytes"),
             Cap::Series => (series(args)?, most.elements, "elements"),
             Cap::Elements => (total(args, 1)?, most.elements, "elements"),
             Cap::Copies => match total(args, 1)? {
@@ -113,7 +123,7 @@ fn positive(values: &Int64Array, index: usize) -> u64 {
     if values.is_null(at) { 0 } else { u64::try_from(values.value(at)).unwrap_or(0) }
 }
 
-/// The length in bytes of a text value, about that of a list; other types count as nothing.
+/// The length in bytes of a value of text or bytes, about that of a list; other types count as nothing.
 fn text_len(array: &dyn Array, index: usize) -> u64 {
     let at = row(index, array);
     if array.len() <= at || array.is_null(at) {
@@ -123,6 +133,9 @@ fn text_len(array: &dyn Array, index: usize) -> u64 {
         DataType::Utf8 => array.as_string::<i32>().value_length(at) as usize,
         DataType::LargeUtf8 => array.as_string::<i64>().value(at).len(),
         DataType::Utf8View => array.as_string_view().value(at).len(),
+        DataType::Binary => array.as_binary::<i32>().value(at).len(),
+        DataType::LargeBinary => array.as_binary::<i64>().value(at).len(),
+        DataType::BinaryView => array.as_binary_view().value(at).len(),
         DataType::List(_) | DataType::LargeList(_) => {
             array.to_data().get_slice_memory_size().unwrap_or_default() / array.len()
         }
@@ -160,6 +173,35 @@ fn joined(args: &ScalarFunctionArgs) -> Result<u64> {
         sum = (0..rows(args)).fold(sum, |sum, i| sum.saturating_add(text_len(&text, i)));
     }
     Ok(sum)
+}
+
+/// After each element may follow the text between them, and a null may be replaced by the last argument.
+fn list_joined(args: &ScalarFunctionArgs) -> Result<u64> {
+    let (Some(list), Some(between)) = (argument(args, 0)?, argument(args, 1)?) else { return Ok(0) };
+    let null = argument(args, 2)?;
+    Ok((0..rows(args)).fold(0, |sum: u64, i| {
+        let added = text_len(&between, i) + null.as_ref().map_or(0, |text| text_len(text, i));
+        sum.saturating_add(elements(&list, row(i, &list)).saturating_mul(added)).saturating_add(text_len(&list, i))
+    }))
+}
+
+/// How many elements a list has, those of the lists in it counted in its stead.
+fn elements(array: &dyn Array, index: usize) -> u64 {
+    if array.is_null(index) {
+        return 0;
+    }
+    let values = match array.data_type() {
+        DataType::List(_) => array.as_list::<i32>().value(index),
+        DataType::LargeList(_) => array.as_list::<i64>().value(index),
+        DataType::FixedSizeList(..) => array.as_fixed_size_list().value(index),
+        _ => return 1,
+    };
+    match values.data_type() {
+        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) => {
+            (0..values.len()).map(|i| elements(&values, i)).sum()
+        }
+        _ => values.len() as u64,
+    }
 }
 
 /// Whole numbers exactly; dates and timestamps by their distance in days and in steps of at least a second.

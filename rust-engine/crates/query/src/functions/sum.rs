@@ -1,11 +1,16 @@
-//! `sum` over integers that fails where DataFusion's would wrap around.
+//! `sum` over integers and decimals that fails where DataFusion's would wrap around.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray};
-use arrow::datatypes::{ArrowNativeTypeOp, ArrowPrimitiveType, DataType, FieldRef, Int64Type, UInt64Type};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, Int64Array, PrimitiveArray, UInt64Array};
+use arrow::datatypes::{
+    ArrowNativeTypeOp, ArrowPrimitiveType, DataType, Decimal128Type, DecimalType, FieldRef, Int64Type, UInt64Type,
+};
 use arrow::error::ArrowError;
+use datafusion::common::utils::SingleRowListArrayBuilder;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::error::DataFusionError;
 use datafusion::functions_aggregate::sum::Sum;
@@ -16,7 +21,7 @@ use datafusion::logical_expr::{
 };
 use datafusion_functions_aggregate_common::aggregate::groups_accumulator::prim_op::PrimitiveGroupsAccumulator;
 
-/// DataFusion's `sum`, with totals of 64-bit integers that can't wrap around.
+/// DataFusion's `sum`, with totals of 64-bit integers and 128-bit decimals that can't wrap around.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct CheckedSum {
     inner: Sum,
@@ -40,16 +45,16 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        match args.return_field.data_type() {
-            kind @ (DataType::Int64 | DataType::UInt64) if !args.is_distinct => Ok(Box::new(Total::new(kind))),
-            _ => self.inner.accumulator(args),
+        match checked(args.return_field.data_type(), args.is_distinct) {
+            Some(total) => Ok(total),
+            None => self.inner.accumulator(args),
         }
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        match args.return_field.data_type() {
-            kind @ (DataType::Int64 | DataType::UInt64) if !args.is_distinct => Ok(Box::new(Total::new(kind))),
-            _ => self.inner.create_sliding_accumulator(args),
+        match checked(args.return_field.data_type(), args.is_distinct) {
+            Some(total) => Ok(total),
+            None => self.inner.create_sliding_accumulator(args),
         }
     }
 
@@ -61,6 +66,7 @@ impl AggregateUDFImpl for CheckedSum {
         match args.return_field.data_type() {
             DataType::Int64 => Ok(Box::new(Totals::new::<Int64Type>(&DataType::Int64))),
             DataType::UInt64 => Ok(Box::new(Totals::new::<UInt64Type>(&DataType::UInt64))),
+            kind @ DataType::Decimal128(..) => Ok(Box::new(Totals::new::<Decimal128Type>(kind))),
             _ => self.inner.create_groups_accumulator(args),
         }
     }
@@ -82,12 +88,57 @@ impl AggregateUDFImpl for CheckedSum {
     }
 }
 
+/// A total that is exact while it runs, for the types that have one.
+fn checked(kind: &DataType, is_distinct: bool) -> Option<Box<dyn Accumulator>> {
+    match (kind, is_distinct) {
+        (DataType::Int64 | DataType::UInt64 | DataType::Decimal128(..), true) => {
+            Some(Box::new(DistinctTotal::new(kind)))
+        }
+        (DataType::Int64 | DataType::UInt64 | DataType::Decimal128(..), false) => Some(Box::new(Total::new(kind))),
+        _ => None,
+    }
+}
+
 fn overflow(kind: &DataType) -> DataFusionError {
-    let message = format!("a `sum` is beyond the range of {kind}; `sum(CAST(x AS DECIMAL(38, 0)))` has room");
+    let advice = match kind {
+        DataType::Decimal128(..) => "`sum(CAST(x AS DOUBLE))` comes near",
+        _ => "`sum(CAST(x AS DECIMAL(38, 0)))` has room",
+    };
+    let message = format!("a `sum` is beyond the range of {kind}; {advice}");
     DataFusionError::ArrowError(Box::new(ArrowError::ArithmeticOverflow(message)), None)
 }
 
-/// One running total, exact while it runs.
+/// Calls `each` with every value of an array of `kind` that is not null. 64-bit integers and decimals of 128 bits all
+/// fit in an `i128`.
+fn try_each(kind: &DataType, values: &dyn Array, each: impl FnMut(i128) -> Result<()>) -> Result<()> {
+    fn of<T: ArrowPrimitiveType>(values: &PrimitiveArray<T>, mut each: impl FnMut(i128) -> Result<()>) -> Result<()>
+    where
+        T::Native: Into<i128>,
+    {
+        if values.null_count() == 0 {
+            return values.values().iter().try_for_each(|v| each((*v).into()));
+        }
+        values.iter().flatten().try_for_each(|v| each(v.into()))
+    }
+    match kind {
+        DataType::UInt64 => of(values.as_primitive::<UInt64Type>(), each),
+        DataType::Decimal128(..) => of(values.as_primitive::<Decimal128Type>(), each),
+        _ => of(values.as_primitive::<Int64Type>(), each),
+    }
+}
+
+/// A total as a value of its type, if that has room for it.
+fn in_range(sum: i128, kind: &DataType) -> Result<ScalarValue> {
+    match kind {
+        DataType::UInt64 => u64::try_from(sum).ok().map(ScalarValue::from),
+        DataType::Decimal128(precision, scale) => Decimal128Type::is_valid_decimal_precision(sum, *precision)
+            .then_some(ScalarValue::Decimal128(Some(sum), *precision, *scale)),
+        _ => i64::try_from(sum).ok().map(ScalarValue::from),
+    }
+    .ok_or_else(|| overflow(kind))
+}
+
+/// One running total. Integers can't reach the ends of its `i128`; decimals fail there.
 #[derive(Debug)]
 struct Total {
     sum: i128,
@@ -100,40 +151,24 @@ impl Total {
         Self { sum: 0, count: 0, kind: kind.clone() }
     }
 
-    /// The sum and the count of a batch's values.
-    fn of(&self, values: &[ArrayRef]) -> (i128, u64) {
-        let values = values[0].as_ref();
-        let sum = match self.kind {
-            DataType::UInt64 => exact_sum(values.as_primitive::<UInt64Type>()),
-            _ => exact_sum(values.as_primitive::<Int64Type>()),
-        };
-        (sum, (values.len() - values.null_count()) as u64)
+    fn change(&mut self, values: &dyn Array, by: fn(i128, i128) -> Option<i128>) -> Result<()> {
+        let Self { sum, kind, .. } = self;
+        try_each(kind, values, |value| {
+            *sum = by(*sum, value).ok_or_else(|| overflow(kind))?;
+            Ok(())
+        })
     }
-}
-
-fn exact_sum<T: ArrowPrimitiveType>(values: &PrimitiveArray<T>) -> i128
-where
-    T::Native: Into<i128>,
-{
-    if values.null_count() == 0 {
-        return values.values().iter().map(|v| (*v).into()).sum();
-    }
-    values.iter().flatten().map(Into::into).sum()
 }
 
 impl Accumulator for Total {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let (sum, count) = self.of(values);
-        self.sum += sum;
-        self.count += count;
-        Ok(())
+        self.count += (values[0].len() - values[0].null_count()) as u64;
+        self.change(&values[0], i128::checked_add)
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let (sum, count) = self.of(values);
-        self.sum -= sum;
-        self.count = self.count.saturating_sub(count);
-        Ok(())
+        self.count = self.count.saturating_sub((values[0].len() - values[0].null_count()) as u64);
+        self.change(&values[0], i128::checked_sub)
     }
 
     fn supports_retract_batch(&self) -> bool {
@@ -141,14 +176,7 @@ impl Accumulator for Total {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        if self.count == 0 {
-            return ScalarValue::try_from(&self.kind);
-        }
-        match self.kind {
-            DataType::UInt64 => u64::try_from(self.sum).ok().map(ScalarValue::from),
-            _ => i64::try_from(self.sum).ok().map(ScalarValue::from),
-        }
-        .ok_or_else(|| overflow(&self.kind))
+        if self.count == 0 { ScalarValue::try_from(&self.kind) } else { in_range(self.sum, &self.kind) }
     }
 
     fn size(&self) -> usize {
@@ -161,6 +189,80 @@ impl Accumulator for Total {
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         self.update_batch(states)
+    }
+}
+
+/// The total of what differs, and how often each value is in the frame of a window.
+#[derive(Debug)]
+struct DistinctTotal {
+    counts: HashMap<i128, u64>,
+    sum: i128,
+    kind: DataType,
+}
+
+impl DistinctTotal {
+    fn new(kind: &DataType) -> Self {
+        Self { counts: HashMap::new(), sum: 0, kind: kind.clone() }
+    }
+
+    fn add(&mut self, values: &dyn Array) -> Result<()> {
+        let Self { counts, sum, kind } = self;
+        try_each(kind, values, |value| {
+            let count = counts.entry(value).or_default();
+            *count += 1;
+            if *count == 1 {
+                *sum = sum.checked_add(value).ok_or_else(|| overflow(kind))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Accumulator for DistinctTotal {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.add(&values[0])
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let Self { counts, sum, kind } = self;
+        try_each(kind, &values[0], |value| {
+            if let Entry::Occupied(mut count) = counts.entry(value) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                    *sum = sum.checked_sub(value).ok_or_else(|| overflow(kind))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        if self.counts.is_empty() { ScalarValue::try_from(&self.kind) } else { in_range(self.sum, &self.kind) }
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.counts.capacity() * size_of::<(i128, u64)>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let values = self.counts.keys().copied();
+        let values: ArrayRef = match &self.kind {
+            DataType::UInt64 => Arc::new(values.map(|v| u64::try_from(v).ok()).collect::<UInt64Array>()),
+            kind @ DataType::Decimal128(..) => {
+                Arc::new(Decimal128Array::from_iter_values(values).with_data_type(kind.clone()))
+            }
+            _ => Arc::new(values.map(|v| i64::try_from(v).ok()).collect::<Int64Array>()),
+        };
+        Ok(vec![SingleRowListArrayBuilder::new(values).build_list_scalar()])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        states[0].as_list::<i32>().iter().flatten().try_for_each(|values| self.add(&values))
     }
 }
 
@@ -200,7 +302,12 @@ impl GroupsAccumulator for Totals {
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        self.inner.evaluate(emit_to)
+        let totals = self.inner.evaluate(emit_to)?;
+        if let DataType::Decimal128(precision, _) = self.kind {
+            let decimals = totals.as_primitive::<Decimal128Type>();
+            decimals.validate_decimal_precision(precision).map_err(|_| overflow(&self.kind))?;
+        }
+        Ok(totals)
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
