@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use datafusion::execution::memory_pool::MemoryPool;
 use indexmap::IndexMap;
+use nix::unistd::{SysconfVar, sysconf};
 use quern_core::{EngineError, Reason};
 use tokio_util::sync::CancellationToken;
 
@@ -164,12 +165,12 @@ fn watch(pressure: &Weak<Pressure>) {
 
 /// The process's memory without what is a file's: the kernel can't take it back. Nothing where the system does not tell.
 fn held() -> Option<usize> {
-    const PAGE: usize = 4096;
+    let page = usize::try_from(sysconf(SysconfVar::PAGE_SIZE).ok()??).ok()?;
     // proc_pid_statm(5): size, resident, shared, in pages.
     let text = std::fs::read_to_string(Path::new("/proc/self/statm")).ok()?;
     let mut pages = text.split(' ').skip(1).map(|field| field.parse::<usize>());
     let (resident, shared) = (pages.next()?.ok()?, pages.next()?.ok()?);
-    Some(resident.saturating_sub(shared) * PAGE)
+    Some(resident.saturating_sub(shared) * page)
 }
 
 #[cfg(test)]
