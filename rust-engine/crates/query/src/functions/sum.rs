@@ -127,6 +127,24 @@ fn try_each(kind: &DataType, values: &dyn Array, each: impl FnMut(i128) -> Resul
     }
 }
 
+/// The lower half of 64 bits.
+const LOWER: i64 = 0xffff_ffff;
+
+/// The exact sum of 64-bit values, by their upper and lower halves: unlike sums in 128 bits, these are made of several values
+/// at once.
+fn sum_of_halves<V: Copy>(values: &[V], halves: impl Fn(V) -> (i64, i64)) -> i128 {
+    /// So many halves fit in 64 bits together.
+    const MOST: usize = 1 << 30;
+    let sum = |values: &[V]| {
+        let (upper, lower) = values.iter().fold((0i64, 0i64), |sum, value| {
+            let (upper, lower) = halves(*value);
+            (sum.0 + upper, sum.1 + lower)
+        });
+        (i128::from(upper) << 32) + i128::from(lower)
+    };
+    values.chunks(MOST).map(sum).sum()
+}
+
 /// A total as a value of its type, if that has room for it.
 fn in_range(sum: i128, kind: &DataType) -> Result<ScalarValue> {
     match kind {
@@ -151,24 +169,43 @@ impl Total {
         Self { sum: 0, count: 0, kind: kind.clone() }
     }
 
-    fn change(&mut self, values: &dyn Array, by: fn(i128, i128) -> Option<i128>) -> Result<()> {
-        let Self { sum, kind, .. } = self;
-        try_each(kind, values, |value| {
-            *sum = by(*sum, value).ok_or_else(|| overflow(kind))?;
+    /// The sum of a batch's values.
+    fn of(&self, values: &dyn Array) -> Result<i128> {
+        if values.null_count() == 0 {
+            match self.kind {
+                DataType::Int64 => {
+                    return Ok(sum_of_halves(values.as_primitive::<Int64Type>().values(), |v| (v >> 32, v & LOWER)));
+                }
+                DataType::UInt64 => {
+                    let halves = |v: u64| ((v >> 32).cast_signed(), v.cast_signed() & LOWER);
+                    return Ok(sum_of_halves(values.as_primitive::<UInt64Type>().values(), halves));
+                }
+                _ => {}
+            }
+        }
+        let mut sum = 0i128;
+        try_each(&self.kind, values, |value| {
+            sum = sum.checked_add(value).ok_or_else(|| overflow(&self.kind))?;
             Ok(())
-        })
+        })?;
+        Ok(sum)
+    }
+
+    fn change(&mut self, by: Option<i128>) -> Result<()> {
+        self.sum = by.ok_or_else(|| overflow(&self.kind))?;
+        Ok(())
     }
 }
 
 impl Accumulator for Total {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         self.count += (values[0].len() - values[0].null_count()) as u64;
-        self.change(&values[0], i128::checked_add)
+        self.change(self.sum.checked_add(self.of(&values[0])?))
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         self.count = self.count.saturating_sub((values[0].len() - values[0].null_count()) as u64);
-        self.change(&values[0], i128::checked_sub)
+        self.change(self.sum.checked_sub(self.of(&values[0])?))
     }
 
     fn supports_retract_batch(&self) -> bool {
@@ -325,5 +362,25 @@ impl GroupsAccumulator for Totals {
 
     fn size(&self) -> usize {
         self.inner.size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn sums_of_batches_are_exact(signed: Vec<i64>, unsigned: Vec<u64>, sparse: Vec<Option<i64>>) {
+            let of = |kind, values: &dyn Array| Total::new(&kind).of(values).expect("in range");
+            let sum: i128 = signed.iter().map(|v| i128::from(*v)).sum();
+            prop_assert_eq!(of(DataType::Int64, &Int64Array::from(signed)), sum);
+            let sum: i128 = unsigned.iter().map(|v| i128::from(*v)).sum();
+            prop_assert_eq!(of(DataType::UInt64, &UInt64Array::from(unsigned)), sum);
+            let sum: i128 = sparse.iter().flatten().map(|v| i128::from(*v)).sum();
+            prop_assert_eq!(of(DataType::Int64, &Int64Array::from(sparse)), sum);
+        }
     }
 }
