@@ -100,9 +100,12 @@ func unread(reason apierr.Reason, field string, err error) error {
 
 // canonicalRows gives the same text for the same page, however its filter was laid out.
 func canonicalRows(rows *enginev1.ReadRows) (string, error) {
-	bare, _ := proto.Clone(rows).(*enginev1.ReadRows)
-	for _, term := range bare.GetFilter() {
-		term.At = 0
+	bare := rows
+	if len(rows.GetFilter()) > 0 {
+		bare, _ = proto.Clone(rows).(*enginev1.ReadRows)
+		for _, term := range bare.GetFilter() {
+			term.At = 0
+		}
 	}
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(bare)
 	if err != nil {
