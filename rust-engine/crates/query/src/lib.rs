@@ -24,6 +24,7 @@ mod pressure;
 pub mod rows;
 mod runtime;
 mod session;
+mod sums;
 
 pub use engine::{Ask, Engine, Execution, Load, Outline, Peeked, Request};
 pub use limits::Limits;

@@ -10,6 +10,7 @@ use crate::checked::CheckOperators;
 use crate::functions;
 use crate::limits::Limits;
 use crate::plans;
+use crate::sums::ShareSums;
 
 /// The widest range of keys that a join holds as an array whatever share of it there is, of 4 bytes each.
 const KEY_RANGE: usize = 8 << 20;
@@ -37,6 +38,7 @@ pub(crate) fn template(limits: &Limits) -> SessionState {
     let state = SessionStateBuilder::new()
         .with_config(config)
         .with_default_features()
+        .with_analyzer_rule(Arc::new(ShareSums))
         .with_analyzer_rule(Arc::new(CheckOperators { query_memory: limits.query_memory }))
         .with_physical_optimizer_rules(plans::rules())
         .build();
