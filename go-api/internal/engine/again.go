@@ -33,7 +33,7 @@ func again[T any](ctx context.Context, c *Client, call func(context.Context) (T,
 			return answer, nil
 		}
 		// Only an engine that went is worth a third try: what else failed twice will again.
-		if try == mostTries || try > 1 && status.Code(err) != codes.Unavailable || ctx.Err() != nil || !retryable(err, path) || !c.retries.spend() {
+		if try == mostTries || try > 1 && status.Code(err) != codes.Unavailable || ctx.Err() != nil || !retryable(err, path) || !path.same && !c.retries.spend() {
 			return none, err
 		}
 		telemetry.Logger(ctx).InfoContext(ctx, "retrying a call of which nothing was sent", "error", err)
@@ -54,6 +54,8 @@ func (c *Client) settle(ctx context.Context) {
 func retryable(err error, path *trail) bool {
 	st := status.Convert(err)
 	why := apierr.Info(st).GetReason()
+	// The engine that has seen the change knows the new snapshot.
+	path.same = st.Code() == codes.Aborted
 	switch st.Code() {
 	case codes.Unavailable:
 		// The edge's own verdict comes after the wait, and the engine has asked a bucket again and again; waiting twice
@@ -62,8 +64,6 @@ func retryable(err error, path *trail) bool {
 	case codes.ResourceExhausted:
 		return why == reasonTooManyQueries && len(path.members) > 1
 	case codes.Aborted:
-		// The engine that has seen the change knows the new snapshot.
-		path.same = true
 		return why == reasonSnapshotChanged
 	default:
 		return false
@@ -92,7 +92,7 @@ func (t *trail) lastIn(members []*member) bool {
 }
 
 // budget bounds retries in all, so that engines in trouble are not asked twice as much: so many at once, and then one for
-// ten calls that succeed.
+// ten calls that succeed. Retries for files that have changed cost nothing: no engine is in trouble, and each call has one.
 type budget struct {
 	// tenths of retries that were not earned back.
 	tenths atomic.Int64

@@ -188,6 +188,22 @@ func TestAChangedSnapshotIsReadAgainByTheSameEngine(t *testing.T) {
 	}
 }
 
+// Files that change all the time must leave the retries for engines that go.
+func TestRetriesForChangesAreNotCounted(t *testing.T) {
+	d := double(t, "a", enginetest.Fail(codes.Aborted, reasonSnapshotChanged, "changed"))
+	client, _ := dialAll(t, d)
+	before := d.Tries()
+	if _, _, err := ask(t.Context(), client, &enginev1.ExecuteRequest{}); status.Code(err) != codes.Aborted {
+		t.Error(err)
+	}
+	if tries := d.Tries() - before; tries != 2 {
+		t.Errorf("%d tries", tries)
+	}
+	if spent := client.retries.tenths.Load(); spent != 0 {
+		t.Errorf("%d tenths of a retry were spent", spent)
+	}
+}
+
 func TestEnginesComeAndGo(t *testing.T) {
 	a, b := double(t, "a", nil), double(t, "b", nil)
 	client, name := dialAll(t, a)
