@@ -14,7 +14,7 @@ import (
 )
 
 // mostTries bounds how often a call is made: one retry, and one more for a call whose second engine goes too, as when engines
-// are replaced one after the other.
+// are replaced one after the other. A changed file is worth one more.
 const mostTries = 3
 
 // again makes a call, and makes it again where that can succeed: on another engine, if there is one. Whatever call returns
@@ -23,7 +23,7 @@ func again[T any](ctx context.Context, c *Client, call func(context.Context) (T,
 	var none T
 	path := &trail{}
 	ctx = context.WithValue(ctx, trailKey{}, path)
-	for try := 1; ; try++ {
+	for tries, changed := 0, false; ; {
 		if err := c.reach(ctx); err != nil {
 			return none, err
 		}
@@ -32,8 +32,17 @@ func again[T any](ctx context.Context, c *Client, call func(context.Context) (T,
 			c.retries.earn()
 			return answer, nil
 		}
-		// Only an engine that went is worth a third try: what else failed twice will again.
-		if try == mostTries || try > 1 && status.Code(err) != codes.Unavailable || ctx.Err() != nil || !retryable(err, path) || !path.same && !c.retries.spend() {
+		if ctx.Err() != nil || !retryable(err, path) {
+			return none, err
+		}
+		if path.same {
+			// A change is worth one try, however many engines went before and go after.
+			if changed {
+				return none, err
+			}
+			changed = true
+		} else if tries++; tries == mostTries || tries > 1 && status.Code(err) != codes.Unavailable || !c.retries.spend() {
+			// Only an engine that went is worth a third try: what else failed twice will again.
 			return none, err
 		}
 		telemetry.Logger(ctx).InfoContext(ctx, "retrying a call of which nothing was sent", "error", err)
