@@ -10,6 +10,8 @@ use datafusion::common::{Result, resources_err};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, InListExpr, LikeExpr, Literal};
+use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use quern_sources::Caches;
@@ -101,12 +103,7 @@ pub(crate) fn reserve_batches(plan: &Arc<dyn ExecutionPlan>, pool: &Arc<dyn Memo
         // A batch that comes in and one that goes out, in each part.
         let batches = 2 * node.output_partitioning().partition_count();
         if (row + constant) * BLOCK_ROWS * batches > NARROW {
-            let rows = |of: &Arc<dyn ExecutionPlan>| -> Result<usize> {
-                Ok(match statistics.compute(of.as_ref(), &StatisticsArgs::new())?.num_rows {
-                    Precision::Exact(rows) => rows.min(BLOCK_ROWS * batches),
-                    _ => BLOCK_ROWS * batches,
-                })
-            };
+            let rows = |of| Ok(most_rows(of, &statistics)?.min(BLOCK_ROWS * batches));
             let mut bytes = row * rows(node)?;
             if constant > 0 {
                 // An aggregate has them for each row that comes in.
@@ -120,6 +117,21 @@ pub(crate) fn reserve_batches(plan: &Arc<dyn ExecutionPlan>, pool: &Arc<dyn Memo
     let reservation = MemoryConsumer::new("batches").register(pool);
     reservation.try_grow(most.saturating_sub(NARROW))?;
     Ok(reservation)
+}
+
+/// How many rows a part of a plan can give at most: those of the tables below it, where nothing between makes more of them.
+fn most_rows(node: &Arc<dyn ExecutionPlan>, statistics: &StatisticsContext) -> Result<usize> {
+    let below = node.children();
+    let sets = node.downcast_ref::<AggregateExec>().is_some_and(|aggregate| !aggregate.group_expr().is_single());
+    let fewer = !sets && matches!(node.cardinality_effect(), CardinalityEffect::Equal | CardinalityEffect::LowerEqual);
+    Ok(match (statistics.compute(node.as_ref(), &StatisticsArgs::new())?.num_rows, below.as_slice()) {
+        (Precision::Exact(rows), _) => rows,
+        // A scan that filters counts all rows that it looks at.
+        (Precision::Inexact(rows), []) => rows,
+        // Of no rows an aggregate makes one.
+        (_, [one]) if fewer => most_rows(one, statistics)?.max(1),
+        _ => usize::MAX,
+    })
 }
 
 /// About what a value takes.
