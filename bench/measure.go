@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,9 +53,11 @@ func measureStart(ctx context.Context, s settings, r *Report) error {
 // stack is an engine, an edge on it, and a client of the engine alone.
 type stack struct {
 	engine, edge *process
-	direct       enginev1.QueryServiceClient
+	query        enginev1.QueryServiceClient
 	connection   *grpc.ClientConn
 	folder       string
+	// socket is the engine's.
+	socket string
 }
 
 func startStack(ctx context.Context, s settings) (*stack, error) {
@@ -72,7 +75,7 @@ func startStack(ctx context.Context, s settings) (*stack, error) {
 
 func (s *stack) start(ctx context.Context, data string) error {
 	engine, socket, err := startEngine(ctx, data, s.folder)
-	s.engine = engine
+	s.engine, s.socket = engine, strings.TrimPrefix(socket, "unix://")
 	if err != nil {
 		return err
 	}
@@ -86,7 +89,7 @@ func (s *stack) start(ctx context.Context, data string) error {
 	if err != nil {
 		return err
 	}
-	s.direct = enginev1.NewQueryServiceClient(s.connection)
+	s.query = enginev1.NewQueryServiceClient(s.connection)
 	return nil
 }
 
@@ -109,21 +112,34 @@ func (s *stack) contenders(ctx context.Context, sql string) []contender {
 			answer, err := ask(ctx, s.edge.url, sql)
 			return answer.Whole, err
 		}},
-		{"engine direct", func() (time.Duration, error) { return direct(ctx, s.direct, sql) }},
+		{"engine direct", func() (time.Duration, error) { return s.direct(ctx, s.socket+".data", sql) }},
 	}
 }
 
-// direct reads the same result from the engine without the edge.
-func direct(ctx context.Context, client enginev1.QueryServiceClient, sql string) (time.Duration, error) {
+// direct reads the same result from the engine without the edge; a large one by its data channel, if that has a socket.
+func (s *stack) direct(ctx context.Context, socket, sql string) (time.Duration, error) {
 	started := time.Now()
-	stream, err := client.Execute(ctx, &enginev1.ExecuteRequest{Sql: sql, Format: enginev1.Format_FORMAT_JSON})
+	stream, err := s.query.Execute(ctx, &enginev1.ExecuteRequest{Sql: sql, Format: enginev1.Format_FORMAT_JSON})
 	if err != nil {
 		return 0, err
 	}
+	var channel net.Conn
 	for {
-		if _, err := stream.Recv(); errors.Is(err, io.EOF) {
+		part, err := stream.Recv()
+		switch {
+		case errors.Is(err, io.EOF):
 			return time.Since(started), nil
-		} else if err != nil {
+		case err != nil:
+			return 0, err
+		case part.GetOffer() != nil && socket != "":
+			if channel, err = new(net.Dialer).DialContext(ctx, "unix", socket); err == nil {
+				defer func() { _ = channel.Close() }()
+				_, err = channel.Write(part.GetOffer().GetTicket())
+			}
+		case part.GetStart() != nil:
+			_, err = readAll(io.Discard, channel)
+		}
+		if err != nil {
 			return 0, err
 		}
 	}
@@ -142,6 +158,7 @@ func measureExport(ctx context.Context, s settings, r *Report) error {
 	}
 	defer duck.stop()
 	contenders := append(servers.contenders(ctx, export),
+		contender{"engine direct, gRPC alone", func() (time.Duration, error) { return servers.direct(ctx, "", export) }},
 		contender{"DuckDB to a file", func() (time.Duration, error) { return duck.answer("") }})
 	if s.roapi != "" {
 		peer, err := startROAPI(ctx, s.roapi, filepath.Join(s.data, "orders.parquet"))

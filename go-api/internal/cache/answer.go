@@ -43,7 +43,7 @@ func (a *Answer) Encoded(coding Coding) ([]byte, error) {
 	return body, err
 }
 
-// Next returns the next bytes, or io.EOF after the last. Nobody writes to them.
+// Next returns the next bytes, or io.EOF after the last. Nobody writes to them before its next call.
 func (a *Answer) Next(ctx context.Context) ([]byte, error) {
 	switch {
 	case a.entry != nil:

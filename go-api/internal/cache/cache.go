@@ -285,6 +285,8 @@ func (c *Cache) direct(ctx context.Context, request Request, why Forward) (*Answ
 			return nil, err
 		}
 		answer.entry = newEntry(request.Key, answer.Header, execution.Receipt(), body, time.Now())
+	} else {
+		execution.Lend()
 	}
 	if answer.Header.Cacheable {
 		answer.Tag = tagOf(request.Key, answer.Header.Snapshots)

@@ -29,6 +29,8 @@ type Execution interface {
 	Header() Header
 	// Next returns the next bytes, which are the caller's, or io.EOF after the last.
 	Next() ([]byte, error)
+	// Lend has Next return bytes that are the caller's only until its next call.
+	Lend()
 	// Receipt is set once Next has returned io.EOF.
 	Receipt() Receipt
 	// Whole says that the result is there already: Next returns all of it, then io.EOF, and waits for nothing.

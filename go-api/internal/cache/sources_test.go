@@ -78,6 +78,7 @@ type execution struct {
 func (e *execution) Header() Header   { return e.header }
 func (e *execution) Receipt() Receipt { return e.receipt }
 func (e *execution) Whole() bool      { return false }
+func (e *execution) Lend()            {}
 func (e *execution) Close() {
 	if e.closed != nil {
 		e.closed.Store(true)

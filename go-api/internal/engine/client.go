@@ -53,8 +53,10 @@ type Client struct {
 	snapshots *watcher
 	peeks     *peeker
 	retries   budget
-	stop      context.CancelFunc
-	watches   sync.WaitGroup
+	// dataSocket is that of an engine on a Unix socket, beside it.
+	dataSocket string
+	stop       context.CancelFunc
+	watches    sync.WaitGroup
 }
 
 // Dial returns a client for target: `unix:///path`, `dns:///host:port` or `tcp://host:port`. It connects in the
@@ -91,6 +93,9 @@ func Dial(target string, options ...grpc.DialOption) (*Client, error) {
 		peeks:     &peeker{query: query},
 		snapshots: newWatcher(),
 		stop:      stop,
+	}
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		client.dataSocket = path + dataSuffix
 	}
 	conn.Connect()
 	client.watches.Go(func() { client.snapshots.follow(ctx, client.catalog) })

@@ -34,14 +34,25 @@ type Result struct {
 	cancel  context.CancelFunc
 	pending []byte
 	receipt *enginev1.Receipt
+	// data is the way of the rest of a large result, nil where the engine has not offered one.
+	data *dataChannel
+	// dataSocket is where it would be; empty where the engine has no such socket.
+	dataSocket string
+	// lent says that a chunk is needed only until the next one.
+	lent bool
+	// size counts the bytes that have come.
+	size uint64
 	// whole says that pending is all of it, and receipt its own.
 	whole bool
 	// span is the call's part of the trace.
 	span telemetry.Span
 }
 
-// Execute starts a statement and waits for its first chunk or its receipt, so that whatever fails before the first byte
-// is returned here, or mended by another try. What the engine has in memory comes whole. The result must be closed.
+// beginning is how much of a result must have come, or all of it, before any of it is passed on.
+const beginning = 16 << 10
+
+// Execute starts a statement and waits for its beginning or its receipt, so that whatever fails before is returned here, or
+// mended by another try. What is shorter comes whole, and so does what the engine has in memory. The result must be closed.
 func (c *Client) Execute(ctx context.Context, request *enginev1.ExecuteRequest) (cache.Execution, error) {
 	if peekable(request) && c.Serving() {
 		if result := c.peeks.ask(ctx, request); result != nil {
@@ -69,7 +80,7 @@ func (c *Client) execute(ctx context.Context, request *enginev1.ExecuteRequest) 
 		failed(span, err)
 		return nil, err
 	}
-	result := &Result{stream: stream, cancel: cancel, span: span}
+	result := &Result{stream: stream, cancel: cancel, span: span, dataSocket: c.dataSocket}
 	if err := result.start(); err != nil {
 		cancel()
 		failed(span, err)
@@ -87,7 +98,7 @@ func failed(span telemetry.Span, err error) {
 	span.End()
 }
 
-// start reads the header and the part after it.
+// start reads the header, and chunks until there are enough to begin with.
 func (r *Result) start() error {
 	first, err := r.stream.Recv()
 	if err != nil {
@@ -104,8 +115,11 @@ func (r *Result) start() error {
 	return nil
 }
 
+// Lend says that a chunk is needed only until Next is called again, so that its memory may serve for the next one.
+func (r *Result) Lend() { r.lent = true }
+
 // Next returns the next chunk, never empty, or io.EOF after the last; Receipt then has the receipt. The chunk is the
-// caller's to keep.
+// caller's to keep, except after Lend.
 func (r *Result) Next() ([]byte, error) {
 	if chunk := r.pending; len(chunk) > 0 {
 		r.pending = nil
@@ -156,6 +170,7 @@ func (r *Result) Close() {
 	if r.cancel != nil {
 		r.cancel()
 	}
+	r.data.close()
 	r.span.End()
 }
 
@@ -169,12 +184,23 @@ func (r *Result) receive() ([]byte, error) {
 
 func (r *Result) next() ([]byte, error) {
 	for {
+		if chunk := r.data.read(r.lent); len(chunk) > 0 {
+			r.size += uint64(len(chunk))
+			return chunk, nil
+		}
 		message, err := r.stream.Recv()
 		if err != nil {
 			return nil, incomplete(err)
 		}
 		if chunk := message.GetChunk(); len(chunk) > 0 {
+			r.size += uint64(len(chunk))
 			return chunk, nil
+		}
+		if offer := message.GetOffer(); offer != nil {
+			r.data = claim(r.stream.Context(), r.dataSocket, offer.GetTicket())
+		}
+		if message.GetStart() != nil {
+			r.data.start()
 		}
 		if receipt := message.GetTrailer(); receipt != nil {
 			// A receipt counts only with the stream's good end behind it, and for the snapshots that were announced.
@@ -183,6 +209,9 @@ func (r *Result) next() ([]byte, error) {
 			}
 			if !slices.Equal(snapshotsOf(receipt.GetSnapshots()), snapshotsOf(r.header.GetSnapshots())) {
 				return nil, apierr.New(apierr.ResultIncomplete, "the engine's receipt is for other snapshots than it announced")
+			}
+			if r.size < receipt.GetBytes() {
+				return nil, apierr.New(apierr.ResultIncomplete, "the engine's receipt is for more bytes than came")
 			}
 			r.receipt = receipt
 			r.sized()

@@ -77,7 +77,7 @@ func Supervise(process Process) (*Supervisor, error) {
 		done:     make(chan struct{}),
 		died:     make(chan error, 1),
 	}
-	if len(socket) >= maxSocketPath {
+	if len(socket+dataSuffix) >= maxSocketPath {
 		err = fmt.Errorf("the path of the engine's socket, %s, is too long for a Unix socket; set TMPDIR to a shorter folder", socket)
 	} else {
 		err = s.spawn()
@@ -172,8 +172,10 @@ func (s *Supervisor) spawn() error {
 	if err := os.MkdirAll(s.folder, 0o700); err != nil {
 		return fmt.Errorf("make a folder for the engine's socket: %w", err)
 	}
-	if err := os.Remove(s.socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove the socket of the engine before: %w", err)
+	for _, socket := range []string{s.socket, s.socket + dataSuffix} {
+		if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove a socket of the engine before: %w", err)
+		}
 	}
 	args := append([]string{"--listen", s.URL(), "--supervised"}, s.process.Args...)
 	cmd := exec.Command(s.process.Binary, args...) //nolint:gosec,noctx // the operator names the binary, and Stop ends it

@@ -275,6 +275,11 @@ func (p *reply) stream(ctx context.Context, answer *cache.Answer) error {
 		if err != nil {
 			return err
 		}
+		if p.coding == cache.Identity && len(chunk) >= flushAfter {
+			// All that comes before it goes out with it.
+			p.ex.gather()
+			pending = -len(chunk)
+		}
 		if _, err := out.Write(chunk); err != nil {
 			return err
 		}

@@ -2,12 +2,14 @@
 
 mod call;
 mod catalog_service;
+mod data_channel;
 mod metrics_service;
 mod query_service;
 mod status;
 mod types;
 
 pub use catalog_service::{CatalogService, Watches};
+pub use data_channel::DataChannels;
 pub use metrics_service::{MetricsService, Pools};
 pub use query_service::QueryService;
 

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span};
 
 use crate::call;
+use crate::data_channel::{DataChannels, detour};
 use crate::proto::execute_response::Part as Message;
 use crate::proto::filter_term::Kind;
 use crate::proto::{self, query_service_server};
@@ -36,12 +37,13 @@ const PEEK: &str = "quern.engine.v1.QueryService/Peek";
 /// Executes statements on the engine.
 pub struct QueryService {
     engine: Arc<Engine>,
+    channels: Option<DataChannels>,
 }
 
 impl QueryService {
-    /// A service over an engine.
-    pub fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    /// A service over an engine, whose large results may go by `channels` where there are some.
+    pub fn new(engine: Arc<Engine>, channels: Option<DataChannels>) -> Self {
+        Self { engine, channels }
     }
 }
 
@@ -72,7 +74,10 @@ impl query_service_server::QueryService for QueryService {
         let mut parts = Box::pin(parts.peekable());
         // The header leaves together with the first part: its reader could do nothing with it before.
         parts.as_mut().peek().await;
-        Ok(Response::new(Box::pin(first.chain(parts))))
+        Ok(Response::new(match &self.channels {
+            Some(channels) => Box::pin(first.chain(detour(parts, channels.clone()))),
+            None => Box::pin(first.chain(parts)),
+        }))
     }
 
     async fn plan(&self, request: Request<proto::PlanRequest>) -> Result<Response<proto::PlanResponse>, Status> {

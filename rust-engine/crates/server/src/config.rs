@@ -29,7 +29,7 @@ pub(crate) struct Config {
     #[arg(long, env = "QUERN_BUCKET_POLL", value_parser = duration, default_value = "5s")]
     pub(crate) bucket_poll: Duration,
 
-    /// Where to listen: `unix:///path` or `tcp://host:port`.
+    /// Where to listen: `unix:///path`, beside which `/path.data` carries large results, or `tcp://host:port`.
     #[arg(long, env = "QUERN_ENGINE_LISTEN", global = true, default_value = "tcp://127.0.0.1:9091")]
     pub(crate) listen: String,
 

@@ -12,26 +12,37 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 /// How long nobody is accepted after one could not be.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A bound listener. Dropping it removes the socket file, and its folder if that is empty then.
+/// What the path of the data channels' socket has after that of the engine's.
+const DATA: &str = ".data";
+
+/// A bound listener. Dropping it removes the socket files, and their folder if that is empty then.
 pub(crate) enum Listener {
-    Unix(UnixListener, SocketFile),
+    /// `data` is the one beside it, for large results.
+    Unix {
+        grpc: UnixListener,
+        data: UnixListener,
+        files: SocketFiles,
+    },
     Tcp(TcpListener),
 }
 
-/// A socket file that goes when its owner goes.
-pub(crate) struct SocketFile(PathBuf);
+/// Socket files that go when their owner goes.
+pub(crate) struct SocketFiles([PathBuf; 2]);
 
-impl Drop for SocketFile {
+impl Drop for SocketFiles {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        for file in &self.0 {
+            let _ = std::fs::remove_file(file);
+        }
     }
 }
 
-impl SocketFile {
-    /// Removes the socket's folder too, if nothing else is in it.
-    pub(crate) fn remove_folder(&self) {
-        let _ = std::fs::remove_file(&self.0);
-        if let Some(folder) = self.0.parent() {
+impl SocketFiles {
+    /// Removes the sockets' folder too, if nothing else is in it.
+    pub(crate) fn remove_folder(self) {
+        let folder = self.0[0].parent().map(Path::to_owned);
+        drop(self);
+        if let Some(folder) = folder {
             let _ = std::fs::remove_dir(folder);
         }
     }
@@ -41,10 +52,17 @@ impl SocketFile {
 /// who it is, or that the operator knows better; without it only this machine's own processes may connect.
 pub(crate) async fn bind(address: &str, trusted: bool) -> Result<(Listener, String)> {
     if let Some(path) = address.strip_prefix("unix://") {
-        let path = Path::new(path);
-        remove_stale(path).await?;
-        let listener = UnixListener::bind(path).with_context(|| format!("can't listen on {address}"))?;
-        return Ok((Listener::Unix(listener, SocketFile(path.to_owned())), address.to_owned()));
+        let data = PathBuf::from(format!("{path}{DATA}"));
+        let path = PathBuf::from(path);
+        for path in [&path, &data] {
+            remove_stale(path).await?;
+        }
+        let listen =
+            |path: &Path| UnixListener::bind(path).with_context(|| format!("can't listen on {}", path.display()));
+        // Who finds the engine's socket finds the other one too.
+        let (listening, grpc) = (listen(&data)?, listen(&path)?);
+        let files = SocketFiles([path, data]);
+        return Ok((Listener::Unix { grpc, data: listening, files }, address.to_owned()));
     }
     let Some(host) = address.strip_prefix("tcp://") else {
         bail!("`--listen {address}` must be unix:///path or tcp://host:port");

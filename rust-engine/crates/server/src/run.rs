@@ -12,7 +12,7 @@ use quern_grpc::proto;
 use quern_grpc::proto::catalog_service_server::CatalogServiceServer;
 use quern_grpc::proto::metrics_service_server::MetricsServiceServer;
 use quern_grpc::proto::query_service_server::QueryServiceServer;
-use quern_grpc::{CatalogService, MetricsService, Pools, QueryService, Watches};
+use quern_grpc::{CatalogService, DataChannels, MetricsService, Pools, QueryService, Watches};
 use quern_query::Engine;
 use quern_sources::{Bucket, Root};
 use thread_priority::{ThreadPriority, ThreadPriorityValue, set_current_thread_priority};
@@ -21,6 +21,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 use tonic::transport::server::{Router, TcpIncoming};
 
@@ -112,7 +113,10 @@ async fn serve(config: Config, tls: Option<Tls>, engine: Arc<Engine>, pools: Poo
         stopping: stopping.clone(),
     };
     let catalog = CatalogServiceServer::new(CatalogService::new(Arc::clone(&engine), watches));
-    let query = QueryServiceServer::new(QueryService::new(Arc::clone(&engine))).max_decoding_message_size(MAX_REQUEST);
+    let (listener, bound) = listen::bind(&config.listen, tls.is_some() || config.plain_tcp).await?;
+    let channels = matches!(listener, Listener::Unix { .. }).then(DataChannels::default);
+    let query = QueryService::new(Arc::clone(&engine), channels.clone());
+    let query = QueryServiceServer::new(query).max_decoding_message_size(MAX_REQUEST);
     let metrics = MetricsServiceServer::new(MetricsService::new(Arc::clone(&engine), pools, env!("CARGO_PKG_VERSION")));
     let router = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
@@ -124,7 +128,6 @@ async fn serve(config: Config, tls: Option<Tls>, engine: Arc<Engine>, pools: Poo
         .add_service(metrics)
         .add_service(query);
 
-    let (listener, bound) = listen::bind(&config.listen, tls.is_some() || config.plain_tcp).await?;
     if let Some(address) = &config.health {
         let socket =
             TcpListener::bind(address).await.with_context(|| format!("can't listen on `--health {address}`"))?;
@@ -156,7 +159,7 @@ async fn serve(config: Config, tls: Option<Tls>, engine: Arc<Engine>, pools: Poo
         tokio::time::sleep(grace).await;
     };
     tokio::select! {
-        served = listen_on(router, listener, tls, drain) => served,
+        served = listen_on(router, listener, tls, channels, drain) => served,
         () = limit => {
             tracing::warn!("the grace period is over; queries were cut off");
             Ok(())
@@ -168,13 +171,17 @@ async fn listen_on(
     router: Router,
     listener: Listener,
     tls: Option<Tls>,
+    channels: Option<DataChannels>,
     drain: impl Future<Output = ()>,
 ) -> Result<()> {
     match (listener, tls) {
-        (Listener::Unix(socket, file), _) => {
-            let incoming = listen::patient(UnixListenerStream::new(socket));
+        (Listener::Unix { grpc, data, files }, _) => {
+            let incoming = listen::patient(UnixListenerStream::new(data));
+            let channels = channels.map(|channels| AbortOnDropHandle::new(tokio::spawn(channels.serve(incoming))));
+            let incoming = listen::patient(UnixListenerStream::new(grpc));
             let served = router.serve_with_incoming_shutdown(incoming, drain).await;
-            file.remove_folder();
+            drop(channels);
+            files.remove_folder();
             served.context("serving failed")
         }
         (Listener::Tcp(socket), Some(tls)) => {

@@ -1080,6 +1080,8 @@ type ExecuteResponse struct {
 	//	*ExecuteResponse_Header
 	//	*ExecuteResponse_Chunk
 	//	*ExecuteResponse_Trailer
+	//	*ExecuteResponse_Offer
+	//	*ExecuteResponse_Start
 	Part          isExecuteResponse_Part `protobuf_oneof:"part"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1149,6 +1151,24 @@ func (x *ExecuteResponse) GetTrailer() *Receipt {
 	return nil
 }
 
+func (x *ExecuteResponse) GetOffer() *DataChannelOffer {
+	if x != nil {
+		if x, ok := x.Part.(*ExecuteResponse_Offer); ok {
+			return x.Offer
+		}
+	}
+	return nil
+}
+
+func (x *ExecuteResponse) GetStart() *DataChannelStart {
+	if x != nil {
+		if x, ok := x.Part.(*ExecuteResponse_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
 type isExecuteResponse_Part interface {
 	isExecuteResponse_Part()
 }
@@ -1168,11 +1188,111 @@ type ExecuteResponse_Trailer struct {
 	Trailer *Receipt `protobuf:"bytes,3,opt,name=trailer,proto3,oneof"`
 }
 
+type ExecuteResponse_Offer struct {
+	// Between chunks, once at most: the result is large, and the engine listens on a Unix socket.
+	Offer *DataChannelOffer `protobuf:"bytes,4,opt,name=offer,proto3,oneof"`
+}
+
+type ExecuteResponse_Start struct {
+	// After an offer that was claimed, once: the bytes that come next come by the data channel, up to its end. What follows
+	// them comes here again.
+	Start *DataChannelStart `protobuf:"bytes,5,opt,name=start,proto3,oneof"`
+}
+
 func (*ExecuteResponse_Header) isExecuteResponse_Part() {}
 
 func (*ExecuteResponse_Chunk) isExecuteResponse_Part() {}
 
 func (*ExecuteResponse_Trailer) isExecuteResponse_Part() {}
+
+func (*ExecuteResponse_Offer) isExecuteResponse_Part() {}
+
+func (*ExecuteResponse_Start) isExecuteResponse_Part() {}
+
+// DataChannelOffer offers the bytes of a large result on a connection of their own, without frames. Who connects to the
+// Unix socket whose path is that of the engine's socket with `.data` after it, and writes the ticket, claims it; who does
+// not gets all chunks here.
+type DataChannelOffer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 bytes that name the result.
+	Ticket        []byte `protobuf:"bytes,1,opt,name=ticket,proto3" json:"ticket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataChannelOffer) Reset() {
+	*x = DataChannelOffer{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataChannelOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataChannelOffer) ProtoMessage() {}
+
+func (x *DataChannelOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataChannelOffer.ProtoReflect.Descriptor instead.
+func (*DataChannelOffer) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DataChannelOffer) GetTicket() []byte {
+	if x != nil {
+		return x.Ticket
+	}
+	return nil
+}
+
+// DataChannelStart says where a result goes over to its data channel.
+type DataChannelStart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataChannelStart) Reset() {
+	*x = DataChannelStart{}
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataChannelStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataChannelStart) ProtoMessage() {}
+
+func (x *DataChannelStart) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataChannelStart.ProtoReflect.Descriptor instead.
+func (*DataChannelStart) Descriptor() ([]byte, []int) {
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{16}
+}
 
 // ExecuteHeader is what is known once the statement is planned.
 type ExecuteHeader struct {
@@ -1197,7 +1317,7 @@ type ExecuteHeader struct {
 
 func (x *ExecuteHeader) Reset() {
 	*x = ExecuteHeader{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[15]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1329,7 @@ func (x *ExecuteHeader) String() string {
 func (*ExecuteHeader) ProtoMessage() {}
 
 func (x *ExecuteHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[15]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1342,7 @@ func (x *ExecuteHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecuteHeader.ProtoReflect.Descriptor instead.
 func (*ExecuteHeader) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{15}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecuteHeader) GetColumns() []*Column {
@@ -1292,7 +1412,7 @@ type Receipt struct {
 
 func (x *Receipt) Reset() {
 	*x = Receipt{}
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[16]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1424,7 @@ func (x *Receipt) String() string {
 func (*Receipt) ProtoMessage() {}
 
 func (x *Receipt) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_engine_v1_query_service_proto_msgTypes[16]
+	mi := &file_quern_engine_v1_query_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1437,7 @@ func (x *Receipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
 func (*Receipt) Descriptor() ([]byte, []int) {
-	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{16}
+	return file_quern_engine_v1_query_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Receipt) GetRows() uint64 {
@@ -1412,12 +1532,17 @@ const file_quern_engine_v1_query_service_proto_rawDesc = "" +
 	"\n" +
 	"FilterCall\x12\x1a\n" +
 	"\bfunction\x18\x01 \x01(\tR\bfunction\x12\x14\n" +
-	"\x05arity\x18\x02 \x01(\rR\x05arity\"\xa1\x01\n" +
+	"\x05arity\x18\x02 \x01(\rR\x05arity\"\x97\x02\n" +
 	"\x0fExecuteResponse\x128\n" +
 	"\x06header\x18\x01 \x01(\v2\x1e.quern.engine.v1.ExecuteHeaderH\x00R\x06header\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunk\x124\n" +
-	"\atrailer\x18\x03 \x01(\v2\x18.quern.engine.v1.ReceiptH\x00R\atrailerB\x06\n" +
-	"\x04part\"\xc2\x02\n" +
+	"\atrailer\x18\x03 \x01(\v2\x18.quern.engine.v1.ReceiptH\x00R\atrailer\x129\n" +
+	"\x05offer\x18\x04 \x01(\v2!.quern.engine.v1.DataChannelOfferH\x00R\x05offer\x129\n" +
+	"\x05start\x18\x05 \x01(\v2!.quern.engine.v1.DataChannelStartH\x00R\x05startB\x06\n" +
+	"\x04part\"*\n" +
+	"\x10DataChannelOffer\x12\x16\n" +
+	"\x06ticket\x18\x01 \x01(\fR\x06ticket\"\x12\n" +
+	"\x10DataChannelStart\"\xc2\x02\n" +
 	"\rExecuteHeader\x121\n" +
 	"\acolumns\x18\x01 \x03(\v2\x17.quern.engine.v1.ColumnR\acolumns\x12<\n" +
 	"\tsnapshots\x18\x02 \x03(\v2\x1e.quern.engine.v1.TableSnapshotR\tsnapshots\x12\x1c\n" +
@@ -1464,39 +1589,41 @@ func file_quern_engine_v1_query_service_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_engine_v1_query_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_quern_engine_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_quern_engine_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_quern_engine_v1_query_service_proto_goTypes = []any{
-	(Format)(0),             // 0: quern.engine.v1.Format
-	(NumberStyle)(0),        // 1: quern.engine.v1.NumberStyle
-	(*PeekRequest)(nil),     // 2: quern.engine.v1.PeekRequest
-	(*PeekResponse)(nil),    // 3: quern.engine.v1.PeekResponse
-	(*Peeked)(nil),          // 4: quern.engine.v1.Peeked
-	(*PlanRequest)(nil),     // 5: quern.engine.v1.PlanRequest
-	(*PlanResponse)(nil),    // 6: quern.engine.v1.PlanResponse
-	(*ExecuteRequest)(nil),  // 7: quern.engine.v1.ExecuteRequest
-	(*ReadRows)(nil),        // 8: quern.engine.v1.ReadRows
-	(*RowKeys)(nil),         // 9: quern.engine.v1.RowKeys
-	(*RowKeyValues)(nil),    // 10: quern.engine.v1.RowKeyValues
-	(*RowKey)(nil),          // 11: quern.engine.v1.RowKey
-	(*ColumnPath)(nil),      // 12: quern.engine.v1.ColumnPath
-	(*OrderTerm)(nil),       // 13: quern.engine.v1.OrderTerm
-	(*FilterTerm)(nil),      // 14: quern.engine.v1.FilterTerm
-	(*FilterCall)(nil),      // 15: quern.engine.v1.FilterCall
-	(*ExecuteResponse)(nil), // 16: quern.engine.v1.ExecuteResponse
-	(*ExecuteHeader)(nil),   // 17: quern.engine.v1.ExecuteHeader
-	(*Receipt)(nil),         // 18: quern.engine.v1.Receipt
-	(*structpb.Value)(nil),  // 19: google.protobuf.Value
-	(*Column)(nil),          // 20: quern.engine.v1.Column
-	(*TableSnapshot)(nil),   // 21: quern.engine.v1.TableSnapshot
+	(Format)(0),              // 0: quern.engine.v1.Format
+	(NumberStyle)(0),         // 1: quern.engine.v1.NumberStyle
+	(*PeekRequest)(nil),      // 2: quern.engine.v1.PeekRequest
+	(*PeekResponse)(nil),     // 3: quern.engine.v1.PeekResponse
+	(*Peeked)(nil),           // 4: quern.engine.v1.Peeked
+	(*PlanRequest)(nil),      // 5: quern.engine.v1.PlanRequest
+	(*PlanResponse)(nil),     // 6: quern.engine.v1.PlanResponse
+	(*ExecuteRequest)(nil),   // 7: quern.engine.v1.ExecuteRequest
+	(*ReadRows)(nil),         // 8: quern.engine.v1.ReadRows
+	(*RowKeys)(nil),          // 9: quern.engine.v1.RowKeys
+	(*RowKeyValues)(nil),     // 10: quern.engine.v1.RowKeyValues
+	(*RowKey)(nil),           // 11: quern.engine.v1.RowKey
+	(*ColumnPath)(nil),       // 12: quern.engine.v1.ColumnPath
+	(*OrderTerm)(nil),        // 13: quern.engine.v1.OrderTerm
+	(*FilterTerm)(nil),       // 14: quern.engine.v1.FilterTerm
+	(*FilterCall)(nil),       // 15: quern.engine.v1.FilterCall
+	(*ExecuteResponse)(nil),  // 16: quern.engine.v1.ExecuteResponse
+	(*DataChannelOffer)(nil), // 17: quern.engine.v1.DataChannelOffer
+	(*DataChannelStart)(nil), // 18: quern.engine.v1.DataChannelStart
+	(*ExecuteHeader)(nil),    // 19: quern.engine.v1.ExecuteHeader
+	(*Receipt)(nil),          // 20: quern.engine.v1.Receipt
+	(*structpb.Value)(nil),   // 21: google.protobuf.Value
+	(*Column)(nil),           // 22: quern.engine.v1.Column
+	(*TableSnapshot)(nil),    // 23: quern.engine.v1.TableSnapshot
 }
 var file_quern_engine_v1_query_service_proto_depIdxs = []int32{
 	7,  // 0: quern.engine.v1.PeekRequest.requests:type_name -> quern.engine.v1.ExecuteRequest
 	4,  // 1: quern.engine.v1.PeekResponse.answers:type_name -> quern.engine.v1.Peeked
-	17, // 2: quern.engine.v1.Peeked.header:type_name -> quern.engine.v1.ExecuteHeader
-	18, // 3: quern.engine.v1.Peeked.receipt:type_name -> quern.engine.v1.Receipt
+	19, // 2: quern.engine.v1.Peeked.header:type_name -> quern.engine.v1.ExecuteHeader
+	20, // 3: quern.engine.v1.Peeked.receipt:type_name -> quern.engine.v1.Receipt
 	7,  // 4: quern.engine.v1.PlanRequest.execute:type_name -> quern.engine.v1.ExecuteRequest
-	17, // 5: quern.engine.v1.PlanResponse.header:type_name -> quern.engine.v1.ExecuteHeader
-	19, // 6: quern.engine.v1.ExecuteRequest.params:type_name -> google.protobuf.Value
+	19, // 5: quern.engine.v1.PlanResponse.header:type_name -> quern.engine.v1.ExecuteHeader
+	21, // 6: quern.engine.v1.ExecuteRequest.params:type_name -> google.protobuf.Value
 	0,  // 7: quern.engine.v1.ExecuteRequest.format:type_name -> quern.engine.v1.Format
 	1,  // 8: quern.engine.v1.ExecuteRequest.numbers:type_name -> quern.engine.v1.NumberStyle
 	8,  // 9: quern.engine.v1.ExecuteRequest.rows:type_name -> quern.engine.v1.ReadRows
@@ -1511,22 +1638,24 @@ var file_quern_engine_v1_query_service_proto_depIdxs = []int32{
 	12, // 18: quern.engine.v1.OrderTerm.column:type_name -> quern.engine.v1.ColumnPath
 	12, // 19: quern.engine.v1.FilterTerm.column:type_name -> quern.engine.v1.ColumnPath
 	15, // 20: quern.engine.v1.FilterTerm.call:type_name -> quern.engine.v1.FilterCall
-	17, // 21: quern.engine.v1.ExecuteResponse.header:type_name -> quern.engine.v1.ExecuteHeader
-	18, // 22: quern.engine.v1.ExecuteResponse.trailer:type_name -> quern.engine.v1.Receipt
-	20, // 23: quern.engine.v1.ExecuteHeader.columns:type_name -> quern.engine.v1.Column
-	21, // 24: quern.engine.v1.ExecuteHeader.snapshots:type_name -> quern.engine.v1.TableSnapshot
-	21, // 25: quern.engine.v1.Receipt.snapshots:type_name -> quern.engine.v1.TableSnapshot
-	7,  // 26: quern.engine.v1.QueryService.Execute:input_type -> quern.engine.v1.ExecuteRequest
-	5,  // 27: quern.engine.v1.QueryService.Plan:input_type -> quern.engine.v1.PlanRequest
-	2,  // 28: quern.engine.v1.QueryService.Peek:input_type -> quern.engine.v1.PeekRequest
-	16, // 29: quern.engine.v1.QueryService.Execute:output_type -> quern.engine.v1.ExecuteResponse
-	6,  // 30: quern.engine.v1.QueryService.Plan:output_type -> quern.engine.v1.PlanResponse
-	3,  // 31: quern.engine.v1.QueryService.Peek:output_type -> quern.engine.v1.PeekResponse
-	29, // [29:32] is the sub-list for method output_type
-	26, // [26:29] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	19, // 21: quern.engine.v1.ExecuteResponse.header:type_name -> quern.engine.v1.ExecuteHeader
+	20, // 22: quern.engine.v1.ExecuteResponse.trailer:type_name -> quern.engine.v1.Receipt
+	17, // 23: quern.engine.v1.ExecuteResponse.offer:type_name -> quern.engine.v1.DataChannelOffer
+	18, // 24: quern.engine.v1.ExecuteResponse.start:type_name -> quern.engine.v1.DataChannelStart
+	22, // 25: quern.engine.v1.ExecuteHeader.columns:type_name -> quern.engine.v1.Column
+	23, // 26: quern.engine.v1.ExecuteHeader.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	23, // 27: quern.engine.v1.Receipt.snapshots:type_name -> quern.engine.v1.TableSnapshot
+	7,  // 28: quern.engine.v1.QueryService.Execute:input_type -> quern.engine.v1.ExecuteRequest
+	5,  // 29: quern.engine.v1.QueryService.Plan:input_type -> quern.engine.v1.PlanRequest
+	2,  // 30: quern.engine.v1.QueryService.Peek:input_type -> quern.engine.v1.PeekRequest
+	16, // 31: quern.engine.v1.QueryService.Execute:output_type -> quern.engine.v1.ExecuteResponse
+	6,  // 32: quern.engine.v1.QueryService.Plan:output_type -> quern.engine.v1.PlanResponse
+	3,  // 33: quern.engine.v1.QueryService.Peek:output_type -> quern.engine.v1.PeekResponse
+	31, // [31:34] is the sub-list for method output_type
+	28, // [28:31] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_quern_engine_v1_query_service_proto_init() }
@@ -1546,15 +1675,17 @@ func file_quern_engine_v1_query_service_proto_init() {
 		(*ExecuteResponse_Header)(nil),
 		(*ExecuteResponse_Chunk)(nil),
 		(*ExecuteResponse_Trailer)(nil),
+		(*ExecuteResponse_Offer)(nil),
+		(*ExecuteResponse_Start)(nil),
 	}
-	file_quern_engine_v1_query_service_proto_msgTypes[15].OneofWrappers = []any{}
+	file_quern_engine_v1_query_service_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_engine_v1_query_service_proto_rawDesc), len(file_quern_engine_v1_query_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,8 +30,8 @@ const (
 //
 // QueryService answers read-only SQL, and requests for rows, with bytes that are already encoded.
 type QueryServiceClient interface {
-	// Execute runs one statement, or reads one page of rows. The stream is one header, any number of chunks, one trailer; a stream
-	// that ends without a trailer failed, and its status says why. The call's gRPC deadline is the query's,
+	// Execute runs one statement, or reads one page of rows. The stream is one header, any number of chunks, one trailer (and
+	// what [DataChannelOffer] tells of); a stream that ends without a trailer failed, and its status says why. The call's gRPC deadline is the query's,
 	// up to the engine's maximum. Cancelling the call stops the query within a batch.
 	Execute(ctx context.Context, in *ExecuteRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExecuteResponse], error)
 	// Plan says what Execute would answer with as its header, and executes nothing. It fails as Execute would.
@@ -94,8 +94,8 @@ func (c *queryServiceClient) Peek(ctx context.Context, in *PeekRequest, opts ...
 //
 // QueryService answers read-only SQL, and requests for rows, with bytes that are already encoded.
 type QueryServiceServer interface {
-	// Execute runs one statement, or reads one page of rows. The stream is one header, any number of chunks, one trailer; a stream
-	// that ends without a trailer failed, and its status says why. The call's gRPC deadline is the query's,
+	// Execute runs one statement, or reads one page of rows. The stream is one header, any number of chunks, one trailer (and
+	// what [DataChannelOffer] tells of); a stream that ends without a trailer failed, and its status says why. The call's gRPC deadline is the query's,
 	// up to the engine's maximum. Cancelling the call stops the query within a batch.
 	Execute(*ExecuteRequest, grpc.ServerStreamingServer[ExecuteResponse]) error
 	// Plan says what Execute would answer with as its header, and executes nothing. It fails as Execute would.
