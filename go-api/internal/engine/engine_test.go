@@ -164,6 +164,45 @@ func TestExecute(t *testing.T) {
 	}
 }
 
+// An engine that goes before a result's beginning is there costs a retry, also when some of it had come.
+func TestShortResultsAreRetried(t *testing.T) {
+	double := enginetest.New(t)
+	size := 0
+	double.OnExecute = func(try int, _ *enginev1.ExecuteRequest, stream enginev1.QueryService_ExecuteServer) error {
+		chunk := bytes.Repeat([]byte{'0' + byte(try)}, size)
+		if try == 1 {
+			if err := enginetest.SendPart(stream, chunk); err != nil {
+				return err
+			}
+			return status.Error(codes.Unavailable, "gone")
+		}
+		return enginetest.Send(stream, chunk[:1], chunk[1:])
+	}
+	double.Start(t)
+	client := dial(t, double)
+	size = beginning - 1
+	body, err := ask(t.Context(), client, &enginev1.ExecuteRequest{Sql: "x"})
+	if body != strings.Repeat("2", size) || err != nil || double.Tries() != 2 {
+		t.Errorf("%d bytes after %d tries: %v", len(body), double.Tries(), err)
+	}
+
+	long := enginetest.New(t)
+	long.OnExecute, size = double.OnExecute, beginning
+	long.Start(t)
+	result, err := dial(t, long).Execute(t.Context(), &enginev1.ExecuteRequest{Sql: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer result.Close()
+	first, err := result.Next()
+	if len(first) != size || err != nil || result.Whole() {
+		t.Errorf("%d bytes, whole %v: %v", len(first), result.Whole(), err)
+	}
+	if _, err := result.Next(); status.Code(err) != codes.Unavailable || long.Tries() != 1 {
+		t.Errorf("after %d tries: %v", long.Tries(), err)
+	}
+}
+
 func TestAwaitServing(t *testing.T) {
 	double := enginetest.New(t)
 	client := dial(t, double)

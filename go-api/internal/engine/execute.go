@@ -107,11 +107,20 @@ func (r *Result) start() error {
 	if r.header = first.GetHeader(); r.header == nil {
 		return apierr.New(apierr.ResultIncomplete, "the engine began a result without its header")
 	}
-	chunk, err := r.receive()
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+	for len(r.pending) < beginning {
+		chunk, err := r.receive()
+		switch {
+		case errors.Is(err, io.EOF):
+			r.whole = true
+			return nil
+		case err != nil:
+			return err
+		case r.pending == nil:
+			r.pending = chunk
+		default:
+			r.pending = append(r.pending, chunk...)
+		}
 	}
-	r.pending = chunk
 	return nil
 }
 

@@ -57,7 +57,7 @@ func expectCalled(t *testing.T, client *Client, doubles ...*enginetest.Engine) {
 	for _, d := range doubles {
 		before := d.Tries()
 		for end := time.Now().Add(10 * time.Second); d.Tries() == before; time.Sleep(time.Millisecond) {
-			_, _, _ = ask(t.Context(), client, &enginev1.ExecuteRequest{Sql: "fine"})
+			_, _ = ask(t.Context(), client, &enginev1.ExecuteRequest{Sql: "fine"})
 			if time.Now().After(end) {
 				t.Fatal("an engine that serves is not called")
 			}
@@ -70,7 +70,7 @@ func expectLeftOut(t *testing.T, client *Client, d *enginetest.Engine) {
 	t.Helper()
 	end := time.Now().Add(10 * time.Second)
 	for before, calls := d.Tries(), 0; calls < 20; calls++ {
-		if _, _, err := ask(t.Context(), client, &enginev1.ExecuteRequest{}); err != nil {
+		if _, err := ask(t.Context(), client, &enginev1.ExecuteRequest{}); err != nil {
 			t.Fatal(err)
 		}
 		if now := d.Tries(); now != before {
@@ -112,7 +112,7 @@ func TestAnEngineThatFailsIsLeftOut(t *testing.T) {
 	b.Kill()
 	before = a.Tries()
 	for end := time.Now().Add(5 * time.Second); a.Tries() == before && time.Now().Before(end); {
-		_, _, _ = ask(t.Context(), client, &enginev1.ExecuteRequest{})
+		_, _ = ask(t.Context(), client, &enginev1.ExecuteRequest{})
 	}
 	if a.Tries() == before {
 		t.Error("the last engine is left out")
@@ -129,7 +129,7 @@ func TestWhatSpeaksOfNoEngine(t *testing.T) {
 		client, _ := dialAll(t, a, b)
 		before := a.Tries()
 		for range 100 {
-			_, _, _ = ask(t.Context(), client, &enginev1.ExecuteRequest{})
+			_, _ = ask(t.Context(), client, &enginev1.ExecuteRequest{})
 		}
 		if calls := a.Tries() - before; calls < 20 {
 			t.Errorf("%v: called %d times of 100", failure, calls)
@@ -151,7 +151,7 @@ func TestAnotherEngineIsAsked(t *testing.T) {
 	a, b := double(t, "a", full), double(t, "b", nil)
 	client, _ := dialAll(t, a, b)
 	for range 10 {
-		if body, _, err := ask(t.Context(), client, &enginev1.ExecuteRequest{}); body != "b" || err != nil {
+		if body, err := ask(t.Context(), client, &enginev1.ExecuteRequest{}); body != "b" || err != nil {
 			t.Fatal(body, err)
 		}
 	}
@@ -160,7 +160,7 @@ func TestAnotherEngineIsAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := a.Tries()
-	if _, _, err := ask(t.Context(), alone, &enginev1.ExecuteRequest{}); status.Code(err) != codes.ResourceExhausted || a.Tries() != before+1 {
+	if _, err := ask(t.Context(), alone, &enginev1.ExecuteRequest{}); status.Code(err) != codes.ResourceExhausted || a.Tries() != before+1 {
 		t.Errorf("%v after %d tries", err, a.Tries()-before)
 	}
 }
@@ -182,7 +182,7 @@ func TestAChangedSnapshotIsReadAgainByTheSameEngine(t *testing.T) {
 	}
 	client, _ := dialAll(t, doubles...)
 	for range 6 {
-		if _, _, err := ask(t.Context(), client, &enginev1.ExecuteRequest{}); err != nil {
+		if _, err := ask(t.Context(), client, &enginev1.ExecuteRequest{}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -193,7 +193,7 @@ func TestRetriesForChangesAreNotCounted(t *testing.T) {
 	d := double(t, "a", enginetest.Fail(codes.Aborted, reasonSnapshotChanged, "changed"))
 	client, _ := dialAll(t, d)
 	before := d.Tries()
-	if _, _, err := ask(t.Context(), client, &enginev1.ExecuteRequest{}); status.Code(err) != codes.Aborted {
+	if _, err := ask(t.Context(), client, &enginev1.ExecuteRequest{}); status.Code(err) != codes.Aborted {
 		t.Error(err)
 	}
 	if tries := d.Tries() - before; tries != 2 {

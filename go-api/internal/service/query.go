@@ -49,7 +49,7 @@ const NoFormat = "none"
 
 // Engine executes statements.
 type Engine interface {
-	// Execute returns once the first chunk or the receipt is there: whatever fails earlier is an error here.
+	// Execute returns once the beginning or the receipt is there: whatever fails earlier is an error here.
 	Execute(ctx context.Context, request *enginev1.ExecuteRequest) (cache.Execution, error)
 	// Plan says what Execute would begin with.
 	Plan(ctx context.Context, request *enginev1.ExecuteRequest) (cache.Header, error)
@@ -238,7 +238,7 @@ func (s *QueryServer) Query(request *quernv1.QueryRequest, stream quernv1.QueryS
 	})
 }
 
-// serve answers over gRPC. No header leaves before the first chunk or the receipt is there, so an early failure is an
+// serve answers over gRPC. No header leaves before the beginning or the receipt is there, so an early failure is an
 // error and nothing else. send is given a body, or last the receipt.
 func (q *Query) serve(stream grpc.ServerStream, send func(*httpbody.HttpBody, *quernv1.Receipt) error) error {
 	md, _ := metadata.FromIncomingContext(stream.Context())
