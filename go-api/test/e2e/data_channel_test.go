@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -101,7 +102,9 @@ func turnedAway(t *testing.T, conn net.Conn) {
 func dialLocal(t *testing.T) (conn *grpc.ClientConn, data string) {
 	t.Helper()
 	engine := harness.StartEngine(t, numbersDir(t))
-	conn, err := grpc.NewClient(engine.URL, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	// The edge's windows: much is on its way when an offer arrives.
+	conn, err := grpc.NewClient(engine.URL, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(512<<10), grpc.WithInitialConnWindowSize(4<<20))
 	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn, strings.TrimPrefix(engine.URL, "unix://") + ".data"
@@ -126,6 +129,15 @@ func TestDataChannel(t *testing.T) {
 	}
 	if claimed.digest() != [32]byte(claimed.receipt.GetSha256()) {
 		t.Error("claimed: the receipt is for another result")
+	}
+
+	// Those that end about when they are claimed end well, whichever comes first.
+	for most := 6; most < 30; most++ {
+		sql := fmt.Sprintf("SELECT a.n AS a, b.n AS b FROM numbers a JOIN numbers b ON b.n <= %d", most)
+		short := read(t.Context(), client, sql, func(ticket []byte) net.Conn { return knock(t, data, ticket) })
+		if got := short.receipt.GetRows(); short.err != nil || got != uint64(4000*most) || short.digest() != [32]byte(short.receipt.GetSha256()) { //nolint:gosec // few
+			t.Errorf("%d bytes by gRPC, %d by the channel, %d rows: %v", short.grpc.Len(), short.channel.Len(), got, short.err)
+		}
 	}
 
 	invalid := read(t.Context(), client, largeSQL, func([]byte) net.Conn {

@@ -126,6 +126,9 @@ where
         let part = self.parts.next().await?;
         if let Ok(ExecuteResponse { part: Some(Part::Chunk(bytes)) }) = &part {
             self.sent += bytes.len();
+        } else {
+            // The result has ended: nothing may come after this.
+            self.offer = None;
         }
         Some(part)
     }
@@ -158,6 +161,7 @@ mod tests {
     use tokio_stream::wrappers::UnboundedReceiverStream;
 
     use super::*;
+    use crate::proto::Receipt;
 
     /// Connects and writes what names an offer; returns the far end.
     async fn knock(door: &mpsc::UnboundedSender<io::Result<UnixStream>>, ticket: &[u8]) -> UnixStream {
@@ -196,6 +200,24 @@ mod tests {
         drop(connection);
         assert_eq!(whole(claimant).await, b"rows");
         assert!(channels.offers.lock().expect("unharmed").is_empty());
+    }
+
+    #[tokio::test]
+    async fn nothing_follows_the_end_of_a_result() {
+        let (door, incoming) = mpsc::unbounded_channel();
+        let channels = DataChannels::default();
+        tokio::spawn(channels.clone().serve(UnboundedReceiverStream::new(incoming)));
+        let chunk = Ok(message(Part::Chunk(vec![0; LARGE].into())));
+        let parts = [chunk, Ok(message(Part::Trailer(Receipt::default())))];
+        let mut parts = Box::pin(detour(stream::iter(parts), channels));
+        let mut next = async || parts.next().await.and_then(Result::ok).and_then(|response| response.part);
+        assert!(matches!(next().await, Some(Part::Chunk(_))));
+        let Some(Part::Offer(offer)) = next().await else { panic!("no offer") };
+        assert!(matches!(next().await, Some(Part::Trailer(_))));
+        let late = knock(&door, &offer.ticket).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(next().await, None);
+        assert_eq!(whole(late).await, b"");
     }
 
     #[tokio::test]
