@@ -1,13 +1,17 @@
 package observe
 
 import (
+	"crypto/tls"
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 
@@ -23,7 +27,7 @@ const pageHead = `# Metrics
 ` + "`GET /metrics`" + ` of the edge answers in the Prometheus text format, the engine's metrics among its own; where the engine can't
 be reached, those that begin with ` + "`quern_engine_`" + ` are missing, but for ` + "`quern_engine_serving`" + `. Those of an
 engine that is called over TCP have its address as one more label, ` + "`engine`" + `. Those with labels come with the
-first request that they count, those of the shared level with ` + "`--cache-redis`" + `. The Go runtime's (` + "`go_`" + `) and the process's
+first request that they count, those of the shared level with ` + "`--cache-redis`" + `, those of TLS with certificates. The Go runtime's (` + "`go_`" + `) and the process's
 (` + "`process_`" + `) are there too, as Prometheus' client library names them.
 
 | name | type | labels | what it says |
@@ -33,6 +37,11 @@ first request that they count, those of the shared level with ` + "`--cache-redi
 // TestMetricsReference compares the page with the running system, both ways.
 func TestMetricsReference(t *testing.T) {
 	families := scrape(t, used(t))
+	for name, family := range scrapeTLS(t) {
+		if families[name] == nil {
+			families[name] = family
+		}
+	}
 	var want strings.Builder
 	want.WriteString(pageHead)
 	for _, name := range slices.Sorted(maps.Keys(families)) {
@@ -54,6 +63,31 @@ func TestMetricsReference(t *testing.T) {
 	if string(got) != want.String() {
 		t.Errorf("%s differs from what runs; run: make gen\n%s", page, want.String())
 	}
+}
+
+// scrapeTLS returns the metrics of a server with a certificate.
+func scrapeTLS(t *testing.T) map[string]*dto.MetricFamily {
+	t.Helper()
+	const name = "api.example.com"
+	authority := harness.NewAuthority(t)
+	secret := harness.NewSecret(t, authority.Issue(t, name))
+	server := harness.Start(t, data(t), "--tls-cert", secret.Path("tls.crt"), "--tls-key", secret.Path("tls.key"))
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool(), ServerName: name, MinVersion: tls.VersionTLS13}}
+	t.Cleanup(transport.CloseIdleConnections)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https"+strings.TrimPrefix(server.URL, "http")+"/metrics", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := (&http.Client{Transport: transport, Timeout: 20 * time.Second}).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families(t, string(text))
 }
 
 // labelNames returns the names of a metric's labels.

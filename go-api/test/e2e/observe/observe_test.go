@@ -86,6 +86,11 @@ func call(t *testing.T, server *harness.Server, sql string) {
 func scrape(t *testing.T, server *harness.Server) map[string]*dto.MetricFamily {
 	t.Helper()
 	_, text := ask(t, server, "/metrics")
+	return families(t, text)
+}
+
+func families(t *testing.T, text string) map[string]*dto.MetricFamily {
+	t.Helper()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	all, err := parser.TextToMetricFamilies(strings.NewReader(text))
 	if err != nil {
