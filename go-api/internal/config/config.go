@@ -76,7 +76,7 @@ var engineSettings = []engineSetting{
 	{"query-memory", "memory for one query, such as 512MiB; half of --memory by default, a quarter below 512 MiB"},
 	{"spill-bytes", "disk space for queries that do not fit into memory; 10GiB by default"},
 	{"spill-dir", "folder for what is spilled; the system's temporary folder by default"},
-	{"max-concurrent-queries", "queries that run at the same time; eight for each thread by default, and one for each 24 MiB of --memory at most"},
+	{"max-concurrent-queries", "queries that run at the same time; eight for each thread by default, sixteen at least, and one for each 24 MiB of --memory at most"},
 	{"max-queued-queries", "queries that wait for their turn, one more is refused; four times as many as may run by default"},
 	{"bucket-poll", "how often buckets are listed, 5s by default: a change is seen one interval and one listing later at the latest"},
 	{"threads", "threads that plan, execute and encode; one for each core by default"},

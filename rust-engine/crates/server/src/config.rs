@@ -88,7 +88,7 @@ pub(crate) struct Config {
     #[arg(long, env = "QUERN_SPILL_BYTES", value_parser = bytes, default_value = "10GiB")]
     pub(crate) spill_bytes: u64,
 
-    /// How many queries run at once; eight for each thread by default, and one for each 24 MiB of `--memory` at most.
+    /// How many queries run at once; eight for each thread by default, sixteen at least, and one for each 24 MiB of `--memory` at most.
     #[arg(long, env = "QUERN_MAX_CONCURRENT_QUERIES")]
     pub(crate) max_concurrent_queries: Option<usize>,
 
@@ -174,7 +174,7 @@ impl Config {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let threads = self.threads.unwrap_or(cores).max(1);
         let memory = to_usize(self.memory.unwrap_or_else(|| queries_share(machine_memory())));
-        let at_once = (8 * threads).min((memory / MEMORY_OF_ONE).max(4));
+        let at_once = (8 * threads).max(16).min((memory / MEMORY_OF_ONE).max(4));
         let max_concurrent_queries = self.max_concurrent_queries.unwrap_or(at_once).max(1);
         Limits {
             memory,
