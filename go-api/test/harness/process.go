@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -105,7 +106,9 @@ func UnixSockets(t testing.TB, pid int) []string {
 			paths = append(paths, fields[7])
 		}
 	}
-	return paths
+	// That of gRPC comes before the one beside it, whose name has something after.
+	slices.Sort(paths)
+	return slices.Compact(paths)
 }
 
 func processes() []Process {
