@@ -236,26 +236,6 @@ func TestEarlyFailureIsAnError(t *testing.T) {
 	}
 }
 
-func TestFailureBeforeTheHeaderHasLeftIsAnError(t *testing.T) {
-	e := start(t, func(_ int, _ *enginev1.ExecuteRequest, stream enginev1.QueryService_ExecuteServer) error {
-		if err := enginetest.SendPart(stream, []byte("x")); err != nil {
-			return err
-		}
-		return enginetest.Fail(codes.InvalidArgument, "DATA_ERROR", "division by zero")
-	})
-	// Without the cache, which waits a little for what is small.
-	for _, directives := range []string{"", "no-store"} {
-		response, body, err := e.do(t, http.MethodGet, "/v1/query?sql=x&format=csv", "", "Cache-Control", directives, "Accept-Encoding", "gzip")
-		if err != nil {
-			t.Fatal(err)
-		}
-		expectError(t, response, body, http.StatusBadRequest, "DATA_ERROR")
-		if header := response.Header; header.Get("Etag")+header.Get("Content-Encoding")+header.Get("Trailer") != "" {
-			t.Errorf("the failure has headers of a result: %v", header)
-		}
-	}
-}
-
 func TestMidwayFailureAborts(t *testing.T) {
 	failures := map[string]error{
 		"status":     enginetest.Fail(codes.InvalidArgument, "DATA_ERROR", "division by zero"),

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
 	"github.com/quern-data/quern/go-api/internal/enginetest"
 	"github.com/quern-data/quern/go-api/internal/rest"
@@ -77,5 +79,25 @@ func TestChunksAreWrittenAtOnce(t *testing.T) {
 	}
 	if writes.Load() > 2*chunks+1 {
 		t.Errorf("%d writes for %d chunks", writes.Load(), chunks)
+	}
+}
+
+func TestFailureBeforeTheHeaderHasLeftIsAnError(t *testing.T) {
+	e := start(t, func(_ int, _ *enginev1.ExecuteRequest, stream enginev1.QueryService_ExecuteServer) error {
+		if err := enginetest.SendPart(stream, []byte("x")); err != nil {
+			return err
+		}
+		return enginetest.Fail(codes.InvalidArgument, "DATA_ERROR", "division by zero")
+	})
+	// Without the cache, which waits a little for what is small.
+	for _, directives := range []string{"", "no-store"} {
+		response, body, err := e.do(t, http.MethodGet, "/v1/query?sql=x&format=csv", "", "Cache-Control", directives, "Accept-Encoding", "gzip")
+		if err != nil {
+			t.Fatal(err)
+		}
+		expectError(t, response, body, http.StatusBadRequest, "DATA_ERROR")
+		if header := response.Header; header.Get("Etag")+header.Get("Content-Encoding")+header.Get("Trailer") != "" {
+			t.Errorf("the failure has headers of a result: %v", header)
+		}
 	}
 }

@@ -27,9 +27,9 @@ import (
 )
 
 const (
-	// largeSQL has 800,000 rows, over 20 MB of JSON.
+	// largeSQL has 800,000 rows, 14.5 MB of JSON.
 	largeSQL = "SELECT a.n AS a, b.n AS b FROM numbers a JOIN numbers b ON b.n <= 200"
-	// lateSQL fails after some 15 MB of its answer.
+	// lateSQL fails when more than 512 KiB of its answer have left.
 	lateSQL = "SELECT a, b, 1 / (a - 3999) AS c FROM (" + largeSQL + ")"
 )
 
