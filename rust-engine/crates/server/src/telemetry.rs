@@ -9,12 +9,15 @@ use crate::config::otel::TraceSettings;
 use crate::trace::{self, Exporter, is_traced};
 
 /// Below these levels the crates that carry calls and watch folders speak of themselves alone, four times a second or at each
-/// file that goes.
+/// file that goes, and those that parse and plan write a hundred lines a statement, its literals among them.
 const QUIET: &[(&str, LevelFilter)] = &[
+    // A name stands for all that begin with it.
+    ("datafusion", LevelFilter::INFO),
     ("h2", LevelFilter::INFO),
     ("hyper", LevelFilter::INFO),
     ("hyper_util", LevelFilter::INFO),
     ("notify", LevelFilter::WARN),
+    ("sqlparser", LevelFilter::INFO),
 ];
 
 /// The filter of a level or of levels by module, which may ask for what is quiet otherwise.
@@ -55,7 +58,10 @@ mod tests {
             directives.sort();
             directives.join(",")
         };
-        assert_eq!(told("debug"), "debug,h2=info,hyper=info,hyper_util=info,notify=warn");
+        assert_eq!(
+            told("debug"),
+            "datafusion=info,debug,h2=info,hyper=info,hyper_util=info,notify=warn,sqlparser=info"
+        );
         assert_eq!(told("info"), "info,notify=warn");
         assert_eq!(told("error"), "error");
         assert_eq!(told("h2=trace,warn"), "h2=trace,warn");
