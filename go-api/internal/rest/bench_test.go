@@ -23,6 +23,7 @@ type discard struct{ header http.Header }
 func (d *discard) Header() http.Header            { return d.header }
 func (d *discard) Write(data []byte) (int, error) { return len(data), nil }
 func (*discard) WriteHeader(int)                  {}
+func (*discard) FlushError() error                { return nil }
 
 // hitHandler returns a handler whose answer to hitPath, 5 KB, is in memory.
 func hitHandler(t testing.TB) http.Handler {

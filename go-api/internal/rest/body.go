@@ -30,7 +30,16 @@ const (
 // readJSON reads a JSON body strictly into an empty message. Fields named elsewhere, in the path, it must not have.
 func readJSON(raw []byte, into proto.Message, elsewhere []string) error {
 	const what = "the request's body"
+	if at := tooDeep(raw); at >= 0 {
+		return tooDeepAt(raw, at, what, apierr.BodyInvalid)
+	}
 	message := into.ProtoReflect()
+	unread := protojson.Unmarshal(raw, into)
+	if params := message.Descriptor().Fields().ByName(paramsField); unread == nil && len(elsewhere) == 0 &&
+		(params == nil || !message.Has(params)) {
+		return nil
+	}
+	// protojson's own messages name no place and little else; and it takes fields from elsewhere, and numbers that lose digits.
 	example := `{"sql": "SELECT 1"}`
 	if message.Descriptor().FullName() == batchGetRows {
 		example = `{"keys": ["a", "b"]}`
@@ -55,14 +64,14 @@ func readJSON(raw []byte, into proto.Message, elsewhere []string) error {
 	if err := checkNumbers(fields[paramsField]); err != nil {
 		return err
 	}
-	if err := protojson.Unmarshal(raw, into); err != nil {
-		if field := misfit(fields, message.Type()); field != "" {
-			what := "field `" + field + "` of " + what
-			return apierr.Field(apierr.BodyInvalid, field, what+" does not fit: "+protojsonText(err))
-		}
-		return apierr.New(apierr.BodyInvalid, what+" does not fit: "+protojsonText(err))
+	if unread == nil {
+		return nil
 	}
-	return nil
+	if field := misfit(fields, message.Type()); field != "" {
+		what := "field `" + field + "` of " + what
+		return apierr.Field(apierr.BodyInvalid, field, what+" does not fit: "+protojsonText(unread))
+	}
+	return apierr.New(apierr.BodyInvalid, what+" does not fit: "+protojsonText(unread))
 }
 
 // misfit returns the first field, by name, whose value alone is refused; protojson's message does not always say.
@@ -98,7 +107,7 @@ func checkJSON(raw []byte, what string, reason apierr.Reason) error {
 		return apierr.Newf(reason, "%s is not UTF-8 at %s", what, position(raw, at))
 	}
 	if at := tooDeep(raw); at >= 0 {
-		return apierr.Newf(reason, "%s is nested more than %d levels deep at %s", what, maxDepth, position(raw, at))
+		return tooDeepAt(raw, at, what, reason)
 	}
 	var whole json.RawMessage
 	var syntax *json.SyntaxError
@@ -151,6 +160,10 @@ func tooDeep(raw []byte) int {
 		}
 	}
 	return -1
+}
+
+func tooDeepAt(raw []byte, at int, what string, reason apierr.Reason) error {
+	return apierr.Newf(reason, "%s is nested more than %d levels deep at %s", what, maxDepth, position(raw, at))
 }
 
 // position counts lines and columns from 1, columns in characters.

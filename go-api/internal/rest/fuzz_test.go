@@ -29,7 +29,7 @@ func FuzzBody(f *testing.F) {
 			expectReason(t, err)
 			return
 		}
-		if err := protojson.Unmarshal(raw, &quernv1.QueryRequest{}); err != nil {
+		if err := protojson.Unmarshal(raw, &quernv1.QueryRequest{}); err != nil || !json.Valid(raw) {
 			t.Errorf("%q passed and is no request: %v", raw, err)
 		}
 	})

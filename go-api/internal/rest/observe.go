@@ -45,6 +45,7 @@ func observe(next http.Handler, logger *slog.Logger, observer Observer, stall ti
 			}
 			took := time.Since(ex.started)
 			observer.Observe(ex.route, ex.status, took)
+			ex.pushOut(r, aborted)
 			access(ctx, ex, r, took, aborted)
 			traced(ex, r, aborted)
 			slow(ctx, ex)
@@ -55,6 +56,14 @@ func observe(next http.Handler, logger *slog.Logger, observer Observer, stall ti
 		}()
 		next.ServeHTTP(ex, r.WithContext(ctx))
 	})
+}
+
+// pushOut sends a whole answer on its way before it is told of: net/http would once the handler has returned. What has no
+// length needs an end that only net/http writes, and a frame of its own on HTTP/2.
+func (ex *exchange) pushOut(r *http.Request, aborted bool) {
+	if !aborted && r.ProtoMajor == 1 && len(ex.Header()["Content-Length"]) > 0 {
+		_ = ex.control.Flush()
+	}
 }
 
 // traced ends the request's part of its trace (OpenTelemetry's conventions for HTTP servers). Its target is not there: what
