@@ -235,7 +235,9 @@ func TestDeadlineMidwayAbortsTheConnection(t *testing.T) {
 }
 
 func TestTooManyAtOnce(t *testing.T) {
-	server := harness.Start(t, numbersDir(t), "--max-concurrent-queries", "1", "--max-queued-queries", "1")
+	folder := numbersDir(t)
+	must(t, os.WriteFile(filepath.Join(folder, "quern.yaml"), []byte("tables: {numbers: {key: n}}\n"), 0o600))
+	server := harness.Start(t, folder, "--max-concurrent-queries", "1", "--max-queued-queries", "1")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	for range 2 {
@@ -243,22 +245,28 @@ func TestTooManyAtOnce(t *testing.T) {
 	}
 	waitBusy(t, server.Engine(t).Pid)
 	time.Sleep(500 * time.Millisecond)
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/v1/query?sql=SELECT%201", http.NoBody)
-	must(t, err)
-	response, err := http.DefaultClient.Do(request)
-	must(t, err)
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	must(t, err)
-	if response.StatusCode != http.StatusTooManyRequests || response.Header.Get("Retry-After") == "" {
-		t.Errorf("want 429 with Retry-After, got %s %q %s", response.Status, response.Header.Get("Retry-After"), body)
-	}
-	if err := (expectation{Code: "RESOURCE_EXHAUSTED"}).checkError(response.StatusCode, body); err != nil {
-		t.Error(err)
+	// Whether a table's key is one takes as much as a query, once.
+	for _, path := range []string{"/v1/query?sql=SELECT%201", "/v1/tables/numbers"} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, http.NoBody)
+		must(t, err)
+		response, err := http.DefaultClient.Do(request)
+		must(t, err)
+		body, err := io.ReadAll(response.Body)
+		_ = response.Body.Close()
+		must(t, err)
+		if response.StatusCode != http.StatusTooManyRequests || response.Header.Get("Retry-After") == "" {
+			t.Errorf("%s: want 429 with Retry-After, got %s %q %s", path, response.Status, response.Header.Get("Retry-After"), body)
+		}
+		if err := (expectation{Code: "RESOURCE_EXHAUSTED"}).checkError(response.StatusCode, body); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 	cancel()
 	waitIdle(t, server.Engine(t).Pid)
 	if _, err := server.Query(t.Context(), "SELECT 1", "json"); err != nil {
+		t.Errorf("after the crowd has gone: %v", err)
+	}
+	if _, err := server.Get(t.Context(), "/v1/tables/numbers"); err != nil {
 		t.Errorf("after the crowd has gone: %v", err)
 	}
 }

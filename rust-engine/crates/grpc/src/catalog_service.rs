@@ -165,9 +165,13 @@ impl catalog_service_server::CatalogService for CatalogService {
             let mut table = table(engine.catalog().describe(&name).await?);
             if !key.is_empty() && table.state() == proto::TableState::Ready {
                 let key: Vec<_> = key.into_iter().map(|column| vec![column]).collect();
-                // What else is wrong with the key is said to those who ask by it.
-                let duplicate = engine.duplicate_key(&name, &key).await;
-                table.duplicate_key = duplicate.ok().flatten().unwrap_or_default();
+                table.duplicate_key = match engine.duplicate_key(&name, &key).await {
+                    Ok(duplicate) => duplicate.unwrap_or_default(),
+                    // Whether there is one is not known.
+                    Err(busy) if busy.reason == Reason::TooManyQueries => return Err(busy),
+                    // What else is wrong with the key is said to those who ask by it.
+                    Err(_) => String::new(),
+                };
             }
             Ok(table)
         };

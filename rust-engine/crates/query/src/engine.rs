@@ -395,13 +395,17 @@ impl Engine {
         (2 * self.limits.threads / running.max(1)).clamp(1, self.limits.threads)
     }
 
-    /// A key that more than one row of a table has, if there is one and the key can be indexed. Fails with NO_KEY or
-    /// CONFIG_INVALID, or where the table can't be read.
+    /// A key that more than one row of a table has, if there is one and the key can be indexed. To index it is work like a
+    /// query's. Fails with NO_KEY or CONFIG_INVALID, where the table can't be read, or with TOO_MANY_QUERIES.
     pub async fn duplicate_key(&self, name: &str, key: &[rows::Path]) -> Result<Option<String>> {
         let table = self.table_at(name, None).await?;
         let Some(columns) = rows::indexed_columns(key, &table)? else { return Ok(None) };
         let pins = Pins::of(std::slice::from_ref(&table), false);
         let caches = self.runtime.caches();
+        if let Some(index) = caches.keys.known(&table, &columns) {
+            return Ok(index.duplicate().map(str::to_owned));
+        }
+        let _permit = self.admission.enter().await?;
         match caches.keys.get(&table, &pins.store, caches, &columns).await {
             Ok(index) => Ok(index.and_then(|index| index.duplicate().map(str::to_owned))),
             Err(e) => Err(pins.explain(errors::execution(&e, &Findings::default())).await),
