@@ -97,6 +97,14 @@ func TestOneLargeRowManyTimes(t *testing.T) {
 func TestRowsFromMemory(t *testing.T) {
 	folder := t.TempDir()
 	numbered(t, filepath.Join(folder, "t.csv"), 1, 1000)
+	fromMemory(t, folder)
+	linked := t.TempDir()
+	must(t, os.Symlink(filepath.Join(folder, "t.csv"), filepath.Join(linked, "t.csv")))
+	fromMemory(t, linked)
+}
+
+func fromMemory(t *testing.T, folder string) {
+	t.Helper()
 	must(t, os.WriteFile(filepath.Join(folder, "quern.yaml"), []byte("tables: {t: {key: id}}\n"), 0o600))
 	server := harness.Start(t, folder)
 	for _, path := range []string{

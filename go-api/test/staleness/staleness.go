@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -26,6 +27,9 @@ const (
 	Appended
 	// Folders get a file more and lose the one before.
 	Folders
+	// Linked tables are symbolic links to a file below another link, which comes to lead elsewhere, as Kubernetes mounts
+	// ConfigMaps. In a bucket they are files like others.
+	Linked
 	kinds
 )
 
@@ -40,7 +44,7 @@ func Kinds() []Kind {
 
 // String returns the table's name.
 func (k Kind) String() string {
-	return [...]string{"replaced", "overwritten", "recreated", "appended", "folder"}[k]
+	return [...]string{"replaced", "overwritten", "recreated", "appended", "folder", "linked"}[k]
 }
 
 // SQL asks for the number: `low` and `high` are the same in an answer of one state.
@@ -134,6 +138,8 @@ func (w *Writer) write(number int) error {
 			return err
 		}
 		return os.Remove(filepath.Join(w.dir, "folder", fmt.Sprintf("%d.csv", number-1)))
+	case Linked:
+		return w.relink(path, number, content)
 	case Replaced, kinds:
 	}
 	return w.renamed(path, content)
@@ -158,9 +164,38 @@ func (w *Writer) writeObject(number int, content []byte) error {
 			return err
 		}
 		return w.bucket.Remove(fmt.Sprintf("folder/%d.csv", number-1))
-	case Replaced, Overwritten, kinds:
+	case Replaced, Overwritten, Linked, kinds:
 	}
 	return w.bucket.Write(name, content)
+}
+
+// relink writes the file to a folder of its own, and has the link to the folder lead there. Nothing changes beside the
+// link to the file.
+func (w *Writer) relink(path string, number int, content []byte) error {
+	volume := filepath.Join(w.dir, ".volume")
+	if number == first {
+		if err := os.MkdirAll(volume, 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(filepath.Join(".volume", "current", "linked.csv"), path); err != nil {
+			return err
+		}
+	}
+	version := filepath.Join(volume, strconv.Itoa(number))
+	if err := os.Mkdir(version, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(version, "linked.csv"), content, 0o644); err != nil {
+		return err
+	}
+	link := filepath.Join(volume, "new")
+	if err := os.Symlink(strconv.Itoa(number), link); err != nil {
+		return err
+	}
+	if err := os.Rename(link, filepath.Join(volume, "current")); err != nil || number == first {
+		return err
+	}
+	return os.RemoveAll(filepath.Join(volume, strconv.Itoa(number-1)))
 }
 
 // renamed lets a file appear whole.

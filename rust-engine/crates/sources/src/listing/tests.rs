@@ -104,13 +104,18 @@ fn a_lone_table_is_one_that_only_its_file_and_the_folder_can_change() {
         write(dir.path(), name, "x");
     }
     write(dir.path(), "bud.json", "");
+    // What a link leads to can become a folder, or appear, without a change in this one.
+    write(dir.path(), "fork_csv.tsv", "x");
+    write(dir.path(), "ghost.tsv", "x");
+    symlink(dir.path().join("alone.csv"), dir.path().join("fork.csv")).expect("links");
+    symlink("nowhere", dir.path().join("ghost.csv")).expect("links");
     symlink(dir.path().join("alone.csv"), dir.path().join("link.csv")).expect("links");
     fs::hard_link(dir.path().join("linked.csv"), dir.path().join(".other")).expect("links");
     let listing = listed(dir.path());
     let lone = listing.tables.iter().filter(|(_, table)| table.as_ref().is_ok_and(|table| table.lone));
     assert_eq!(
         lone.map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
-        ["a", "alone", "t_json", "two_csv", "two_json"]
+        ["a", "alone", "fork", "link", "linked", "t_json", "two_csv", "two_json"]
     );
 }
 

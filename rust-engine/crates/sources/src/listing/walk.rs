@@ -27,7 +27,8 @@ pub(super) struct RootEntry {
     pub(super) suffix: String,
     pub(super) shown: String,
     pub(super) kind: RootEntryKind,
-    /// Whether whatever becomes of it shows in its own identity: it is a file with one name on a local file system.
+    /// Whether whatever becomes of it shows in its own identity: it is a file on a local file system, a link to one included,
+    /// since its identity is that of the file it leads to.
     pub(super) plain: bool,
 }
 
@@ -48,7 +49,8 @@ pub(super) struct Notes<'a> {
     /// Whether something can change without a change in the folders walked: symbolic and hard links, and file systems
     /// that others may write to.
     pub(super) unwatchable: bool,
-    /// The names of tables that there will be when empty files are filled.
+    /// The names of tables that there can come to be without a change in their folder: an empty file is filled, or a symbolic
+    /// link leads to another file or folder.
     pub(super) budding: HashSet<String>,
 }
 
@@ -61,12 +63,12 @@ impl<'a> Notes<'a> {
         self.passed_over.push((what, why.to_owned()));
     }
 
-    /// Returns whether a change of what was looked at can't go unnoticed.
+    /// Returns whether it is on a local file system.
     fn look_at(&mut self, child: &Child, metadata: &Metadata) -> bool {
         let linked = child.is_link || (metadata.is_file() && metadata.nlink() > 1);
-        let watchable = !linked && self.systems.watchable(metadata);
-        self.unwatchable |= !watchable;
-        watchable
+        let local = self.systems.watchable(metadata);
+        self.unwatchable |= linked || !local;
+        local
     }
 }
 
@@ -84,7 +86,14 @@ pub(super) fn root_entries(root: &Path, notes: &mut Notes<'_>) -> Result<Vec<Roo
             continue;
         }
         let parsed = parse_name(&name);
-        let metadata = match fs::metadata(&path) {
+        let metadata = fs::metadata(&path);
+        if child.is_link {
+            notes.budding.insert(table_name(&name));
+            if let (Some(parsed), false) = (&parsed, metadata.as_ref().is_ok_and(Metadata::is_file)) {
+                notes.budding.insert(table_name(parsed.stem));
+            }
+        }
+        let metadata = match metadata {
             Ok(metadata) => metadata,
             Err(e) => {
                 notes.unwatchable |= child.is_link;
@@ -102,7 +111,7 @@ pub(super) fn root_entries(root: &Path, notes: &mut Notes<'_>) -> Result<Vec<Roo
                 continue;
             }
         };
-        let watchable = notes.look_at(&child, &metadata);
+        let local = notes.look_at(&child, &metadata);
         if metadata.is_dir() {
             entries.push(RootEntry {
                 base_name: table_name(&name),
@@ -123,7 +132,7 @@ pub(super) fn root_entries(root: &Path, notes: &mut Notes<'_>) -> Result<Vec<Roo
                 suffix: parsed.suffix.clone(),
                 kind: RootEntryKind::Files(vec![file]),
                 shown: name,
-                plain: watchable,
+                plain: local,
             });
         }
     }
