@@ -285,9 +285,12 @@ func (c *Cache) direct(ctx context.Context, request Request, why Forward) (*Answ
 			return nil, err
 		}
 		answer.entry = newEntry(request.Key, answer.Header, execution.Receipt(), body, time.Now())
-	} else {
-		execution.Lend()
+		if answer.Header.Cacheable {
+			answer.Tag = answer.entry.Tag
+		}
+		return answer, nil
 	}
+	execution.Lend()
 	if answer.Header.Cacheable {
 		answer.Tag = tagOf(request.Key, answer.Header.Snapshots)
 	}

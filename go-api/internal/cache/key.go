@@ -2,25 +2,28 @@ package cache
 
 import (
 	"crypto/sha256"
-	"hash"
+	"encoding/binary"
 )
 
 // Key names requests whose answers are interchangeable.
 type Key [sha256.Size]byte
 
+// hashRoom is how much is hashed without memory of its own.
+const hashRoom = 512
+
 // KeyOf hashes the parts of a request in order.
 func KeyOf(parts ...string) Key {
-	digest := sha256.New()
+	var room [hashRoom]byte
+	text := room[:0]
 	for _, part := range parts {
-		writePart(digest, part)
+		text = appendPart(text, part)
 	}
-	return sum(digest)
+	return sha256.Sum256(text)
 }
 
-func sum(digest hash.Hash) Key {
-	var key Key
-	digest.Sum(key[:0])
-	return key
+// appendPart keeps parts from running together by writing their length first.
+func appendPart(text []byte, part string) []byte {
+	return append(binary.LittleEndian.AppendUint64(text, uint64(len(part))), part...)
 }
 
 // with returns the key for an engine of that build.

@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"slices"
 	"time"
@@ -85,23 +84,14 @@ type Tag string
 
 // tagOf hashes what makes an answer what it is.
 func tagOf(key Key, snapshots []Snapshot) Tag {
-	digest := sha256.New()
-	digest.Write(key[:])
+	var room [hashRoom]byte
+	text := append(room[:0], key[:]...)
 	for _, snapshot := range snapshots {
-		writePart(digest, snapshot.Table)
-		writePart(digest, snapshot.ID)
+		text = appendPart(appendPart(text, snapshot.Table), snapshot.ID)
 	}
 	const bytes = 16
-	return Tag(hex.EncodeToString(digest.Sum(nil)[:bytes]))
-}
-
-// writePart keeps parts from running together by writing their length first.
-func writePart(digest interface{ Write([]byte) (int, error) }, part string) {
-	var length [8]byte
-	binary.LittleEndian.PutUint64(length[:], uint64(len(part)))
-	// A hash never fails.
-	_, _ = digest.Write(length[:])
-	_, _ = digest.Write([]byte(part))
+	digest := sha256.Sum256(text)
+	return Tag(hex.EncodeToString(digest[:bytes]))
 }
 
 func tables(snapshots []Snapshot) []string {

@@ -1,9 +1,11 @@
 package service
 
 import (
+	"math"
 	"strings"
 	"testing"
 
+	"github.com/dunglas/httpsfv"
 	"google.golang.org/grpc/status"
 
 	enginev1 "github.com/quern-data/quern/go-api/gen/quern/engine/v1"
@@ -42,6 +44,16 @@ func TestReceipts(t *testing.T) {
 	}
 	if line, err := FormatReceipt(cache.Receipt{}, nil); err != nil || !strings.HasSuffix(line, "snapshots=()") {
 		t.Errorf("%s %v", line, err)
+	}
+	// The same snapshots as before, and others.
+	for _, id := range []string{"1", "2", "2", "1"} {
+		line, err := FormatReceipt(cache.Receipt{Rows: math.MaxUint64, Bytes: 3}, []cache.Snapshot{{Table: "a", ID: id}})
+		if err != nil || !strings.HasPrefix(line, "rows=999999999999999, bytes=3, ") || !strings.HasSuffix(line, `, snapshots=("a";id="`+id+`")`) {
+			t.Errorf("%s %v", line, err)
+		}
+		if _, err := httpsfv.UnmarshalDictionary([]string{line}); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
 	}
 }
 
