@@ -24,7 +24,7 @@ use datafusion::physical_expr_common::datum::apply;
 
 use crate::functions;
 
-/// Puts [`Checked`] in the place of the operators, and caps on functions.
+/// Puts [`Checked`] in the place of the operators, and amends functions.
 #[derive(Debug)]
 pub(crate) struct CheckOperators {
     /// The memory of one query, in bytes.
@@ -72,7 +72,7 @@ impl CheckOperators {
                 }
                 _ => Transformed::no(Expr::Negative(inner)),
             },
-            Expr::ScalarFunction(call) => match functions::capped(&call.func, self.query_memory) {
+            Expr::ScalarFunction(call) => match functions::amended(&call.func, self.query_memory) {
                 Some(func) => Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, ..call })),
                 None => Transformed::no(Expr::ScalarFunction(call)),
             },
@@ -83,7 +83,7 @@ impl CheckOperators {
     fn call(&self, operation: Operation, args: Vec<Expr>) -> Expr {
         let signature = Signature::any(2, Volatility::Immutable);
         let func = Arc::new(ScalarUDF::new_from_impl(Checked { operation, signature }));
-        let func = functions::capped(&func, self.query_memory).unwrap_or(func);
+        let func = functions::amended(&func, self.query_memory).unwrap_or(func);
         Expr::ScalarFunction(ScalarFunction { func, args })
     }
 }

@@ -1,6 +1,7 @@
 //! Which functions there are: DataFusion's, less those that reveal internals, with caps on those that allocate
-//! without bound.
+//! without bound, and another way for those of the calendar.
 
+mod calendar;
 mod caps;
 mod sum;
 
@@ -11,13 +12,17 @@ use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::Result;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::logical_expr::preimage::PreimageResult;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
-    AggregateUDF, ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    AggregateUDF, ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature,
 };
 use quern_core::{EngineError, Reason};
 
 use crate::casts::NamedCast;
+use calendar::Calendar;
 use caps::Cap;
 
 /// Functions that say something about the engine rather than the data.
@@ -35,39 +40,47 @@ pub(crate) fn restrict(mut state: SessionState) -> SessionState {
     state
 }
 
-/// The function with a cap by the memory of one query, if it needs one and has none.
-pub(crate) fn capped(inner: &Arc<ScalarUDF>, query_memory: usize) -> Option<Arc<ScalarUDF>> {
-    let cap = caps::of(inner.name())?;
-    if inner.inner().downcast_ref::<Capped>().is_some() {
+/// The function amended: with a cap by the memory of one query, or another way. Nothing where it stays as it is.
+pub(crate) fn amended(inner: &Arc<ScalarUDF>, query_memory: usize) -> Option<Arc<ScalarUDF>> {
+    let capped = caps::of(inner.name()).map(|cap| Amendment::Cap(cap, caps::Most::of(query_memory)));
+    let amendment = capped.or_else(|| calendar::of(inner.name()).map(Amendment::Calendar))?;
+    if inner.inner().downcast_ref::<Amended>().is_some() {
         return None;
     }
-    let (inner, most) = (Arc::clone(inner), caps::Most::of(query_memory));
-    Some(Arc::new(ScalarUDF::new_from_impl(Capped { inner, cap, most })))
+    Some(Arc::new(ScalarUDF::new_from_impl(Amended { inner: Arc::clone(inner), amendment })))
 }
 
-/// A function that first measures what it would allocate.
+/// What is otherwise than DataFusion has it.
 #[derive(Debug)]
-struct Capped {
-    inner: Arc<ScalarUDF>,
-    cap: Cap,
-    most: caps::Most,
+enum Amendment {
+    /// What it would allocate is measured first.
+    Cap(Cap, caps::Most),
+    /// Most of its values are had by other means.
+    Calendar(Calendar),
 }
 
-impl PartialEq for Capped {
+/// A function of DataFusion's that is amended.
+#[derive(Debug)]
+struct Amended {
+    inner: Arc<ScalarUDF>,
+    amendment: Amendment,
+}
+
+impl PartialEq for Amended {
     fn eq(&self, other: &Self) -> bool {
         self.inner == other.inner
     }
 }
 
-impl Eq for Capped {}
+impl Eq for Amended {}
 
-impl Hash for Capped {
+impl Hash for Amended {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.inner.hash(state);
     }
 }
 
-impl ScalarUDFImpl for Capped {
+impl ScalarUDFImpl for Amended {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -96,10 +109,28 @@ impl ScalarUDFImpl for Capped {
         self.inner.documentation()
     }
 
+    fn preimage(&self, args: &[Expr], lit_expr: &Expr, info: &SimplifyContext) -> Result<PreimageResult> {
+        self.inner.preimage(args, lit_expr, info)
+    }
+
+    fn output_ordering(&self, inputs: &[ExprProperties]) -> Result<SortProperties> {
+        self.inner.output_ordering(inputs)
+    }
+
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        if let Some((wanted, cap, unit)) = self.cap.exceeded(&args, self.most)? {
-            let message = format!("`{}` would make {wanted} {unit} at once; at most {cap} are made", self.name());
-            return Err(DataFusionError::External(Box::new(EngineError::new(Reason::ValueTooLarge, message))));
+        match self.amendment {
+            Amendment::Cap(cap, most) => {
+                if let Some((wanted, cap, unit)) = cap.exceeded(&args, most)? {
+                    let message =
+                        format!("`{}` would make {wanted} {unit} at once; at most {cap} are made", self.name());
+                    return Err(DataFusionError::External(Box::new(EngineError::new(Reason::ValueTooLarge, message))));
+                }
+            }
+            Amendment::Calendar(calendar) => {
+                if let Some(values) = calendar.values(&args) {
+                    return Ok(values);
+                }
+            }
         }
         self.inner.invoke_with_args(args)
     }
