@@ -1,5 +1,5 @@
 //! `date_part` and `date_trunc` over columns of timestamps without a time zone, and of dates, by arithmetic alone: DataFusion
-//! makes a calendar date of each value first, which takes ten times as long. What is not done here is left to it.
+//! makes a calendar date of each value first. What is not done here is left to it.
 
 use std::sync::Arc;
 
@@ -72,27 +72,27 @@ impl Calendar {
         part: Part,
         array: &ArrayRef,
     ) -> Option<ArrayRef> {
+        let start = match self {
+            Self::Part => None,
+            Self::Truncate => Some(first_day(part)?),
+        };
         let array: &PrimitiveArray<T> = array.as_primitive();
         let farthest = FARTHEST.saturating_mul(SECONDS_A_DAY).saturating_mul(SECOND);
         if !array.values().iter().all(|time| (-farthest..=farthest).contains(time)) {
             return None;
         }
         let day = move |time: i64| time.div_euclid(SECONDS_A_DAY * SECOND);
-        match self {
-            Self::Part => Some(match part {
-                Part::Hour => parts(array, |time| time.div_euclid(3600 * SECOND).rem_euclid(24)),
-                Part::Minute => parts(array, |time| time.div_euclid(60 * SECOND).rem_euclid(60)),
-                Part::Second => parts(array, |time| time.div_euclid(SECOND).rem_euclid(60)),
-                _ => parts_of_days(part, array, day)?,
-            }),
-            Self::Truncate => {
-                let start = first_day(part)?;
-                // The first day of a period can lie before the farthest time of nanoseconds, which DataFusion refuses.
-                let cut =
-                    array.try_unary::<_, T, _>(|time| start(day(time)).checked_mul(SECONDS_A_DAY * SECOND).ok_or(()));
-                Some(Arc::new(cut.ok()?))
-            }
+        if let Some(start) = start {
+            // The first day of a period can lie before the farthest time of nanoseconds, which DataFusion refuses.
+            let cut = array.try_unary::<_, T, _>(|time| start(day(time)).checked_mul(SECONDS_A_DAY * SECOND).ok_or(()));
+            return Some(Arc::new(cut.ok()?));
         }
+        Some(match part {
+            Part::Hour => parts(array, |time| time.div_euclid(3600 * SECOND).rem_euclid(24)),
+            Part::Minute => parts(array, |time| time.div_euclid(60 * SECOND).rem_euclid(60)),
+            Part::Second => parts(array, |time| time.div_euclid(SECOND).rem_euclid(60)),
+            _ => parts_of_days(part, array, day)?,
+        })
     }
 
     fn of_dates(self, part: Part, array: &ArrayRef) -> Option<ArrayRef> {
