@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -299,12 +300,16 @@ func (p *process) roapi(ctx context.Context, sql string) contender {
 	}}
 }
 
-// inTurns lets each contender have its turn in every round, after one round that does not count. It returns median
-// seconds, and the median over the rounds of the first contender's time divided by each one's.
+// inTurns lets each contender have its turn in every round, after one round that does not count, in an order that is drawn
+// for each round: so none always comes after the same one, which leaves the processor's caches warm or cold. It returns
+// median seconds, and the median over the rounds of the first contender's time divided by each one's.
 func inTurns(contenders []contender, rounds int) (medians, ratios map[string]float64, err error) {
 	times := map[string][]float64{}
+	// The same orders in every run.
+	drawn := rand.New(rand.NewPCG(0, 0)) //nolint:gosec // Nothing secret.
 	for round := range rounds + 1 {
-		for _, c := range contenders {
+		for _, i := range drawn.Perm(len(contenders)) {
+			c := contenders[i]
 			took, err := c.do()
 			if err != nil {
 				return nil, nil, fmt.Errorf("%s: %w", c.name, err)

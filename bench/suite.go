@@ -47,18 +47,19 @@ func (s Suite) measure(ctx context.Context, rounds int, r *Report, edge *process
 
 // measure executes a statement in turns. Answers of different numbers of rows are an error, since one must be wrong.
 func (s *Statement) measure(ctx context.Context, rounds int, edge *process, duck *duckDB) error {
+	first := true
+	counted := func(took time.Duration, rows int64, err error) (time.Duration, error) {
+		if first {
+			first, s.Rows = false, rows
+		}
+		if err == nil && rows != s.Rows {
+			err = fmt.Errorf("%d rows, and %d before: %s", rows, s.Rows, s.SQL)
+		}
+		return took, err
+	}
 	contenders := []contender{
-		{"Quern", func() (took time.Duration, err error) {
-			took, s.Rows, err = askRows(ctx, edge.url, s.SQL)
-			return took, err
-		}},
-		{"DuckDB", func() (time.Duration, error) {
-			took, rows, err := duck.query(s.SQL)
-			if err == nil && rows != s.Rows {
-				err = fmt.Errorf("%d rows, Quern has %d: %s", rows, s.Rows, s.SQL)
-			}
-			return took, err
-		}},
+		{"Quern", func() (time.Duration, error) { return counted(askRows(ctx, edge.url, s.SQL)) }},
+		{"DuckDB", func() (time.Duration, error) { return counted(duck.query(s.SQL)) }},
 	}
 	medians, ratios, err := inTurns(contenders, rounds)
 	if err != nil {
