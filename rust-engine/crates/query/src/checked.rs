@@ -4,9 +4,10 @@
 //! of ours, and the functions that need a cap get one: here, since not all of them are looked up by name; syntax such as
 //! `overlay(… placing …)` brings its own. The names of result columns stay as they were.
 
+mod concat;
+
 use std::sync::Arc;
 
-use arrow::compute::kernels::concat_elements::concat_elements_dyn;
 use arrow::compute::kernels::numeric;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
@@ -148,10 +149,7 @@ impl ScalarUDFImpl for Checked {
             Operation::Add => numeric::add,
             Operation::Subtract => numeric::sub,
             Operation::Multiply => numeric::mul,
-            Operation::Concat => {
-                let (left, right) = (left.to_array(args.number_rows)?, right.to_array(args.number_rows)?);
-                return Ok(ColumnarValue::Array(concat_elements_dyn(&left, &right)?));
-            }
+            Operation::Concat => return Ok(ColumnarValue::Array(concat::concat(left, right, args.number_rows)?)),
         };
         apply(left, right, kernel)
     }

@@ -1,6 +1,7 @@
 //! How much a call would allocate, measured before it does.
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
@@ -123,31 +124,69 @@ fn positive(values: &Int64Array, index: usize) -> u64 {
     if values.is_null(at) { 0 } else { u64::try_from(values.value(at)).unwrap_or(0) }
 }
 
-/// The length in bytes of a value of text or bytes, about that of a list; other types count as nothing.
-fn text_len(array: &dyn Array, index: usize) -> u64 {
-    let at = row(index, array);
-    if array.len() <= at || array.is_null(at) {
-        return 0;
+/// The lengths in bytes of values of text or bytes, about those of lists. Nulls and values of other types count as nothing.
+struct Lengths<'a> {
+    rows: usize,
+    nulls: Option<&'a NullBuffer>,
+    kept: Kept<'a>,
+}
+
+/// Where the lengths are.
+#[derive(Clone, Copy)]
+enum Kept<'a> {
+    Offsets(&'a [i32]),
+    LargeOffsets(&'a [i64]),
+    Views(&'a [u128]),
+    /// About the same for each.
+    Each(u64),
+}
+
+impl<'a> Lengths<'a> {
+    fn of(array: &'a dyn Array) -> Self {
+        let kept = match array.data_type() {
+            DataType::Utf8 => Kept::Offsets(array.as_string::<i32>().value_offsets()),
+            DataType::LargeUtf8 => Kept::LargeOffsets(array.as_string::<i64>().value_offsets()),
+            DataType::Utf8View => Kept::Views(array.as_string_view().views()),
+            DataType::Binary => Kept::Offsets(array.as_binary::<i32>().value_offsets()),
+            DataType::LargeBinary => Kept::LargeOffsets(array.as_binary::<i64>().value_offsets()),
+            DataType::BinaryView => Kept::Views(array.as_binary_view().views()),
+            DataType::List(_) | DataType::LargeList(_) => {
+                let bytes = array.to_data().get_slice_memory_size().unwrap_or_default();
+                Kept::Each((bytes / array.len().max(1)) as u64)
+            }
+            _ => Kept::Each(0),
+        };
+        Self { rows: array.len(), nulls: array.nulls(), kept }
     }
-    let len = match array.data_type() {
-        DataType::Utf8 => array.as_string::<i32>().value_length(at) as usize,
-        DataType::LargeUtf8 => array.as_string::<i64>().value(at).len(),
-        DataType::Utf8View => array.as_string_view().value(at).len(),
-        DataType::Binary => array.as_binary::<i32>().value(at).len(),
-        DataType::LargeBinary => array.as_binary::<i64>().value(at).len(),
-        DataType::BinaryView => array.as_binary_view().value(at).len(),
-        DataType::List(_) | DataType::LargeList(_) => {
-            array.to_data().get_slice_memory_size().unwrap_or_default() / array.len()
+
+    /// That of a row; a constant's, of any row.
+    fn at(&self, index: usize) -> u64 {
+        let at = if self.rows == 1 { 0 } else { index };
+        if at >= self.rows || self.nulls.is_some_and(|nulls| nulls.is_null(at)) {
+            return 0;
         }
-        _ => 0,
-    };
-    len as u64
+        match self.kept {
+            Kept::Offsets(offsets) => u64::from(offsets[at].abs_diff(offsets[at + 1])),
+            Kept::LargeOffsets(offsets) => offsets[at].abs_diff(offsets[at + 1]),
+            Kept::Views(views) => u64::from(views[at] as u32),
+            Kept::Each(length) => length,
+        }
+    }
+
+    /// Those of all rows together.
+    fn total(&self, rows: usize) -> u64 {
+        match (self.kept, self.nulls) {
+            _ if self.rows == 1 => self.at(0).saturating_mul(rows as u64),
+            (Kept::Views(views), None) => views.iter().map(|view| u64::from(*view as u32)).sum(),
+            _ => (0..rows).map(|index| self.at(index)).sum(),
+        }
+    }
 }
 
 fn product(args: &ScalarFunctionArgs, text: usize, times: usize) -> Result<u64> {
     let (Some(text), Some(times)) = (argument(args, text)?, integers(args, times)?) else { return Ok(0) };
-    Ok((0..rows(args))
-        .fold(0, |sum: u64, i| sum.saturating_add(text_len(&text, i).saturating_mul(positive(&times, i)))))
+    let text = Lengths::of(&text);
+    Ok((0..rows(args)).fold(0, |sum: u64, i| sum.saturating_add(text.at(i).saturating_mul(positive(&times, i)))))
 }
 
 fn total(args: &ScalarFunctionArgs, at: usize) -> Result<u64> {
@@ -160,9 +199,10 @@ fn replaced(args: &ScalarFunctionArgs) -> Result<u64> {
     let (Some(text), Some(from), Some(to)) = (argument(args, 0)?, argument(args, 1)?, argument(args, 2)?) else {
         return Ok(0);
     };
+    let (text, from, to) = (Lengths::of(&text), Lengths::of(&from), Lengths::of(&to));
     Ok((0..rows(args)).fold(0, |sum: u64, i| {
-        let places = text_len(&text, i) / text_len(&from, i).clamp(1, 64) + 1;
-        sum.saturating_add(places.saturating_mul(text_len(&to, i))).saturating_add(text_len(&text, i))
+        let places = text.at(i) / from.at(i).clamp(1, 64) + 1;
+        sum.saturating_add(places.saturating_mul(to.at(i))).saturating_add(text.at(i))
     }))
 }
 
@@ -170,7 +210,7 @@ fn joined(args: &ScalarFunctionArgs) -> Result<u64> {
     let mut sum = 0u64;
     for at in 0..args.args.len() {
         let Some(text) = argument(args, at)? else { continue };
-        sum = (0..rows(args)).fold(sum, |sum, i| sum.saturating_add(text_len(&text, i)));
+        sum = sum.saturating_add(Lengths::of(&text).total(rows(args)));
     }
     Ok(sum)
 }
@@ -179,9 +219,10 @@ fn joined(args: &ScalarFunctionArgs) -> Result<u64> {
 fn list_joined(args: &ScalarFunctionArgs) -> Result<u64> {
     let (Some(list), Some(between)) = (argument(args, 0)?, argument(args, 1)?) else { return Ok(0) };
     let null = argument(args, 2)?;
+    let (lists, between, null) = (Lengths::of(&list), Lengths::of(&between), null.as_deref().map(Lengths::of));
     Ok((0..rows(args)).fold(0, |sum: u64, i| {
-        let added = text_len(&between, i) + null.as_ref().map_or(0, |text| text_len(text, i));
-        sum.saturating_add(elements(&list, row(i, &list)).saturating_mul(added)).saturating_add(text_len(&list, i))
+        let added = between.at(i) + null.as_ref().map_or(0, |text| text.at(i));
+        sum.saturating_add(elements(&list, row(i, &list)).saturating_mul(added)).saturating_add(lists.at(i))
     }))
 }
 
