@@ -10,6 +10,7 @@ mod chosen;
 mod cold;
 mod condition;
 mod direct;
+mod distinct;
 mod file;
 mod fill;
 mod parquet;

@@ -37,6 +37,17 @@ impl Chosen {
         }
     }
 
+    /// What is a choice among values, as one among the rows that have them by their codes.
+    pub(super) fn of_codes(self, codes: &[u8]) -> Self {
+        let Self::Some(values) = self else { return self };
+        let mut chosen = [false; 1 << u8::BITS];
+        chosen.iter_mut().zip(values.values()).for_each(|(chosen, value)| *chosen = value);
+        Self::of(BooleanArray::new(
+            BooleanBuffer::collect_bool(codes.len(), |row| chosen[usize::from(codes[row])]),
+            None,
+        ))
+    }
+
     /// How many of `rows` rows it is.
     pub(super) fn count(&self, rows: usize) -> usize {
         match self {

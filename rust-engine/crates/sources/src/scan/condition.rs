@@ -118,13 +118,15 @@ impl Condition {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{AsArray, BooleanArray, Int64Array, StringArray};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use arrow::array::{AsArray, BooleanArray, Int64Array, StringArray, StringViewArray};
     use arrow::compute::prep_null_mask_filter;
     use arrow::datatypes::{DataType, Field};
     use datafusion::common::cast::as_boolean_array;
-    use datafusion::logical_expr::Operator;
-    use datafusion::physical_expr::conjunction;
+    use datafusion::logical_expr::{ColumnarValue, Operator, Volatility, create_udf};
     use datafusion::physical_expr::expressions::{binary, col, like, lit};
+    use datafusion::physical_expr::{ScalarFunctionExpr, conjunction};
 
     use super::*;
 
@@ -169,6 +171,34 @@ mod tests {
             let mut condition = Condition::new(&filters, &schema).expect("a condition");
             assert_eq!(mask(condition.choose(&batch).expect("a choice"), batch.num_rows()), expected);
         }
+    }
+
+    #[test]
+    fn what_is_dear_is_found_out_once_for_each_value() {
+        let text: StringViewArray = (0..ROWS * 4).map(|row| (row % 9 != 0).then(|| format!("{}", row % 8))).collect();
+        let schema = Schema::new(vec![Field::new("text", DataType::Utf8View, true)]);
+        let batch = RecordBatch::try_new(Arc::new(schema.clone()), vec![Arc::new(text.clone())]).expect("a batch");
+        let seen = Arc::new(AtomicUsize::new(0));
+        let (counted, volatility) = (Arc::clone(&seen), Volatility::Immutable);
+        let odd = create_udf(
+            "odd",
+            vec![DataType::Utf8View],
+            DataType::Boolean,
+            volatility,
+            Arc::new(move |args| {
+                let values = args[0].to_array(1)?;
+                counted.fetch_add(values.len(), Ordering::Relaxed);
+                let odd = |text: &str| text.parse::<u8>().is_ok_and(|number| number % 2 == 1);
+                Ok(ColumnarValue::Array(Arc::new(BooleanArray::from_unary(values.as_string_view(), odd))))
+            }),
+        );
+        let arguments = vec![col("text", &schema).expect("a column")];
+        let call = ScalarFunctionExpr::try_new(Arc::new(odd), arguments, &schema, Arc::default()).expect("a call");
+        let mut condition = Condition::new(&[Arc::new(call)], &schema).expect("a condition");
+        let expected: BooleanArray =
+            text.iter().map(|text| Some(text.is_some_and(|text| "1357".contains(text)))).collect();
+        assert_eq!(mask(condition.choose(&batch).expect("a choice"), batch.num_rows()), expected);
+        assert_eq!(seen.load(Ordering::Relaxed), 8 + 1);
     }
 
     #[test]

@@ -6,11 +6,16 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::FilterBuilder;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::common::Result;
-use datafusion::physical_expr::expressions::{BinaryExpr, Column, IsNotNullExpr, IsNullExpr, Literal};
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::{
+    BinaryExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, Literal, NotExpr,
+};
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
+use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::PhysicalExpr;
 
 use super::chosen::Chosen;
+use super::distinct::Distinct;
 
 /// Rows are looked at by themselves where at most one in this many is chosen.
 pub(super) const SPARSE: usize = 5;
@@ -27,6 +32,8 @@ pub(super) struct Term {
     narrow: Arc<dyn PhysicalExpr>,
     schema: SchemaRef,
     cost: usize,
+    /// Whether it had better be evaluated once for each value of its column.
+    once: bool,
 }
 
 impl Term {
@@ -40,6 +47,7 @@ impl Term {
             expr: Arc::clone(expr),
             narrow: reassign_expr_columns(Arc::clone(expr), &narrow_schema)?,
             cost: cost(expr.as_ref(), &narrow_schema),
+            once: !is_volatile(expr) && !is_plain(expr.as_ref()),
             columns,
             schema: narrow_schema,
         })
@@ -65,8 +73,20 @@ impl Term {
                 let left = Chosen::of_value(self.narrow.evaluate(&few)?, few.num_rows())?;
                 Ok(left.within(mask))
             }
-            chosen => chosen.and(Chosen::of_value(self.expr.evaluate(batch)?, rows)?),
+            chosen => chosen.and(self.choose_all(batch)?),
         }
+    }
+
+    /// Those that meet it among all.
+    fn choose_all(&self, batch: &RecordBatch) -> Result<Chosen> {
+        if let (true, [column]) = (self.once, self.columns.as_slice())
+            && let Some(distinct) = Distinct::of(batch.column(*column))?
+        {
+            let few = RecordBatch::try_new(Arc::clone(&self.schema), vec![Arc::clone(&distinct.values)])?;
+            let met = Chosen::of_value(self.narrow.evaluate(&few)?, few.num_rows())?;
+            return Ok(met.of_codes(&distinct.codes));
+        }
+        Chosen::of_value(self.expr.evaluate(batch)?, batch.num_rows())
     }
 }
 
@@ -85,6 +105,23 @@ fn is_comparison(expr: &dyn PhysicalExpr) -> bool {
     let plain = |side: &Arc<dyn PhysicalExpr>| side.is::<Column>() || side.is::<Literal>();
     let comparison = expr.downcast_ref::<BinaryExpr>().filter(|b| b.op().supports_propagation());
     comparison.is_some_and(|b| plain(b.left()) && plain(b.right()))
+}
+
+/// Whether an expression only compares, which takes no longer than to look for equal values.
+fn is_plain(expr: &dyn PhysicalExpr) -> bool {
+    use Operator::{And, Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq, Or};
+    let plain = match expr.downcast_ref::<BinaryExpr>().map(BinaryExpr::op) {
+        Some(Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom | And | Or) => true,
+        Some(_) => false,
+        None => {
+            let leaf = expr.is::<Column>() || expr.is::<Literal>();
+            leaf || expr.is::<InListExpr>()
+                || expr.is::<NotExpr>()
+                || expr.is::<IsNullExpr>()
+                || expr.is::<IsNotNullExpr>()
+        }
+    };
+    plain && expr.children().iter().all(|child| is_plain(child.as_ref()))
 }
 
 /// How many comparisons a term is made of, if it is of nothing else.
