@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, MutableArrayData, make_array};
+use arrow::buffer::Buffer;
 use arrow::compute::concat;
 use arrow::datatypes::DataType;
 
@@ -86,12 +87,12 @@ impl Filler {
         }
         for (at, last) in arrays.iter().enumerate() {
             let values = if self.pending[at].is_empty() {
-                if whole { Arc::clone(last) } else { own(last) }
+                if whole { slim(last) } else { own(last) }
             } else {
                 self.pending[at].push(Arc::clone(last));
                 let pieces: Vec<&dyn Array> = self.pending[at].iter().map(|piece| piece.as_ref()).collect();
                 match concat(&pieces) {
-                    Ok(values) => values,
+                    Ok(values) => slim(&values),
                     Err(error) => {
                         tracing::debug!(%error, "a block can't be put together");
                         continue;
@@ -141,6 +142,23 @@ fn weigh(values: &ArrayRef) -> usize {
         DataType::BinaryView => views(values.as_binary_view().total_buffer_bytes_used()),
         _ => values.get_array_memory_size(),
     }
+}
+
+/// The same without buffers that no view leads to: text of at most 12 bytes lies in its view, but a file's reader attaches what
+/// it has decoded. Besides the memory, whatever reads a column without buffers need not look for long values.
+fn slim(array: &ArrayRef) -> ArrayRef {
+    let unused = |buffers: &[Buffer], used: usize| !buffers.is_empty() && used == 0;
+    if let Some(text) = array.as_string_view_opt()
+        && unused(text.data_buffers(), text.total_buffer_bytes_used())
+    {
+        return Arc::new(text.gc());
+    }
+    if let Some(bytes) = array.as_binary_view_opt()
+        && unused(bytes.data_buffers(), bytes.total_buffer_bytes_used())
+    {
+        return Arc::new(bytes.gc());
+    }
+    Arc::clone(array)
 }
 
 /// A copy that holds no more memory than its values need.

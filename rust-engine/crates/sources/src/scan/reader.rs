@@ -208,8 +208,12 @@ impl Reader {
             Chosen::None => return Ok(None),
             Chosen::All => {
                 let output = self.output(&piece)?.slice(0, allowed);
-                if self.small.is_empty() && (allowed >= LARGE || self.work.is_satisfied()) {
-                    return Ok(Some(output));
+                if allowed >= LARGE || self.work.is_satisfied() {
+                    // What waits goes first, and by itself: put together with it, all of this would be copied.
+                    self.small.finish_buffered_batch()?;
+                    if self.small.is_empty() {
+                        return Ok(Some(output));
+                    }
                 }
                 self.small.push_batch(output)?;
                 return Ok(None);

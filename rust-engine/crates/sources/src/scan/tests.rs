@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::parquet::arrow::ArrowWriter;
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use arrow::util::pretty::pretty_format_batches;
@@ -69,7 +69,7 @@ fn write_json(path: &Path, count: i64) {
     let batch = rows(0, count);
     for at in 0..batch.num_rows() {
         let grp = batch.column(1).as_primitive::<Int64Type>();
-        let grp = if arrow::array::Array::is_null(grp, at) { "null".to_owned() } else { grp.value(at).to_string() };
+        let grp = if grp.is_null(at) { "null".to_owned() } else { grp.value(at).to_string() };
         writeln!(out, "{{\"id\":{at},\"grp\":{grp},\"txt\":\"row {}\"}}", at % 97).expect("writes");
     }
 }
@@ -171,6 +171,36 @@ async fn what_was_decoded_is_not_decoded_again() {
     // One more column is all that is read.
     hot.ask("data", 2, "SELECT sum(id), max(txt), sum(grp) FROM t").await;
     assert_eq!(hot.counts().misses as usize, blocks + blocks / 2);
+}
+
+/// Blocks leave as they lie in memory, though row groups end between them, and short text is kept without what it was
+/// decoded from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_are_not_copied() {
+    let hot = Fixture::new(1 << 30, |folder| {
+        let codes = StringArray::from_iter_values((0..200_000).map(|row| format!("code {}", row % 300)));
+        let batch = RecordBatch::try_from_iter([("code", Arc::new(codes) as ArrayRef)]).expect("a batch");
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(50_000)).build();
+        let file = std::fs::File::create(folder.join("data.parquet")).expect("a file");
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).expect("a writer");
+        writer.write(&batch).expect("writes");
+        writer.close().expect("closes");
+    });
+    let context = hot.context("data", 1, None).await;
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let batches = context.sql("SELECT code FROM t").await.expect("plans").collect().await.expect("runs");
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 200_000);
+        let columns = batches.iter().map(|batch| batch.column(0).as_string_view().clone());
+        let blocks: Vec<_> = columns.filter(|column| column.len() == BLOCK_ROWS).collect();
+        seen.push(blocks);
+    }
+    assert_eq!(hot.counts().misses as usize, 4 * 50_000_usize.div_ceil(BLOCK_ROWS));
+    assert_eq!((seen[1].len(), seen[2].len()), (4 * 6, 4 * 6));
+    for (block, again) in seen[1].iter().zip(&seen[2]) {
+        assert!(block.views().ptr_eq(again.views()), "a block was copied");
+        assert!(block.data_buffers().is_empty());
+    }
 }
 
 /// A column that is kept never makes a scan decode what it would not have decoded else.
