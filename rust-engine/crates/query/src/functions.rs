@@ -1,8 +1,9 @@
 //! Which functions there are: DataFusion's, less those that reveal internals, with caps on those that allocate
-//! without bound, and another way for those of the calendar.
+//! without bound, and another way for those of the calendar and for `substr`.
 
 mod calendar;
 mod caps;
+mod substr;
 mod sum;
 
 use std::hash::{Hash, Hasher};
@@ -43,7 +44,8 @@ pub(crate) fn restrict(mut state: SessionState) -> SessionState {
 /// The function amended: with a cap by the memory of one query, or another way. Nothing where it stays as it is.
 pub(crate) fn amended(inner: &Arc<ScalarUDF>, query_memory: usize) -> Option<Arc<ScalarUDF>> {
     let capped = caps::of(inner.name()).map(|cap| Amendment::Cap(cap, caps::Most::of(query_memory)));
-    let amendment = capped.or_else(|| calendar::of(inner.name()).map(Amendment::Calendar))?;
+    let substr = || (inner.name() == "substr").then_some(Amendment::Substr);
+    let amendment = capped.or_else(|| calendar::of(inner.name()).map(Amendment::Calendar)).or_else(substr)?;
     if inner.inner().downcast_ref::<Amended>().is_some() {
         return None;
     }
@@ -57,6 +59,8 @@ enum Amendment {
     Cap(Cap, caps::Most),
     /// Most of its values are had by other means.
     Calendar(Calendar),
+    /// The same.
+    Substr,
 }
 
 /// A function of DataFusion's that is amended.
@@ -128,6 +132,11 @@ impl ScalarUDFImpl for Amended {
             }
             Amendment::Calendar(calendar) => {
                 if let Some(values) = calendar.values(&args) {
+                    return Ok(values);
+                }
+            }
+            Amendment::Substr => {
+                if let Some(values) = substr::values(&args)? {
                     return Ok(values);
                 }
             }
