@@ -61,7 +61,8 @@ func observe(next http.Handler, logger *slog.Logger, observer Observer, stall ti
 // pushOut sends a whole answer on its way before it is told of: net/http would once the handler has returned. What has no
 // length needs an end that only net/http writes, and a frame of its own on HTTP/2.
 func (ex *exchange) pushOut(r *http.Request, aborted bool) {
-	if !aborted && r.ProtoMajor == 1 && len(ex.Header()["Content-Length"]) > 0 {
+	ended := len(ex.Header()["Content-Length"]) > 0 || ex.status == http.StatusNotModified
+	if !aborted && r.ProtoMajor == 1 && ended {
 		_ = ex.control.Flush()
 	}
 }
