@@ -172,13 +172,8 @@ func startListening(ctx context.Context, address string, command ...string) (*pr
 
 // startROAPI serves one table by ROAPI, read into memory at the start, as it does by default.
 func startROAPI(ctx context.Context, program, file string) (*process, error) {
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+	address, err := freeAddress(ctx)
 	if err != nil {
-		return nil, err
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
 		return nil, err
 	}
 	started := time.Now()
