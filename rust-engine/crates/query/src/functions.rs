@@ -59,7 +59,7 @@ enum Amendment {
     Cap(Cap, caps::Most),
     /// Most of its values are had by other means.
     Calendar(Calendar),
-    /// The same.
+    /// Constant parts of text in views are cut out by their bytes.
     Substr,
 }
 
